@@ -1,0 +1,26 @@
+/**
+ * What the host and a guest's agent tell each other, whatever carries it: an ivshmem page (QEMU), a granted page (Xen).
+ * Everything read here was written by a hostile guest: implementations validate and never throw for content.
+ */
+export interface GuestReport {
+  /** Beats of the agent's real-time thread; stands still when the guest's kernel does. */
+  heartbeat: bigint;
+  /** Beats of the agent's ordinary event loop. */
+  userHeartbeat: bigint;
+  /** Kernel boot id, 16 bytes as a UUID string; undefined until the agent wrote it. */
+  bootId: string | undefined;
+  /** `listening` means: every declared service port has a listener. */
+  application: 'unknown' | 'starting' | 'listening' | 'exited';
+  /** Pid and wait status of the service when `exited`. */
+  pid: number;
+  exitStatus: number;
+  /** The last epoch the agent has acknowledged. */
+  epoch: number;
+}
+
+export interface GuestChannel {
+  read(): GuestReport;
+  /** Tells the guest it is (again) the active one: its epoch, and the wall clock, ns since 1970. */
+  activate(epoch: number, wallClockNs: bigint): void;
+  close(): void;
+}
