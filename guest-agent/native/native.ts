@@ -1,0 +1,29 @@
+import { createRequire } from 'node:module';
+
+/** What the heartbeat thread must know of the control page; offsets in bytes. */
+export interface HeartbeatLayout {
+  heartbeat: number;
+  epochEcho: number;
+  commandEcho: number;
+  activationSeq: number;
+  epoch: number;
+  wallClockNs: number;
+  command: number;
+  commandId: number;
+  panicCommand: number;
+  beatMs: number;
+  /** The clock is set only if it is off by more than this, ms. */
+  clockToleranceMs: number;
+}
+
+export interface AgentAddon {
+  /** Maps `bytes` of a PCI resource file, shared. Throws with the system call's text. */
+  mapPage(path: string, bytes: number): ArrayBuffer;
+  /** Starts the SCHED_FIFO thread that beats, follows the epoch and carries out commands. Once per process. */
+  startHeartbeat(page: ArrayBuffer, layout: HeartbeatLayout): void;
+}
+
+/** Loaded when first needed: without a control page the agent works without the addon. */
+export function loadAddon(): AgentAddon {
+  return createRequire(import.meta.url)('./agent.node') as AgentAddon;
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Guest to client, or, while a flow is replayed, to the replay socket: judge, compare, capture, translate. */
+#ifndef HF_FROM_GUEST_H
+#define HF_FROM_GUEST_H
+#include "from_wire.h"
+#include "output.h"
+
+enum destination { TO_NOBODY = 0, TO_WIRE = 1, TO_REPLAY = 2, TO_BOTH = 3 };
+
+struct emission {
+	__u64 start; /* output positions of the payload */
+	__u64 end;
+	__u64 capture_from;
+	__u64 compare_end;
+	__u64 head_start;
+	__u64 salt;
+	__u32 why;
+	__u32 k;
+	__u8 destination;
+	__u8 translated;
+};
+
+/* Under the flow's lock. The backup's SYN-ACK to a replay fixes all deltas. */
+static __always_inline int accept_replay(struct hf_flow *f, struct packet *p, const struct hf_options *o)
+{
+	if (f->answered)
+		return p->seq == f->g_isn;
+	if (p->ack != in_seq(f, f->in_base))
+		return 0;
+	f->answered = 1;
+	f->g_isn = p->seq;
+	f->guest = *o;
+	f->d = out_seq(f, f->out_base) - (p->seq + 1);
+	f->g_ack = f->in_base;
+	f->g_edge = f->in_base + p->window;
+	f->g_snd_nxt = f->out_base;
+	f->g_tsval = f->g_tsval_first = p->tsval;
+	f->t = f->s_tsval + 1 - p->tsval;
+	if (o->wscale == HF_NO_WSCALE)
+		f->replay_wscale = 0;
+	return 1;
+}
+
+static __always_inline __u8 route_replayed(const struct hf_flow *f, const struct packet *p, __u64 start, __u64 end)
+{
+	if (p->flags & TH_RST || end <= f->out_acked || end == start)
+		return TO_REPLAY;
+	/* What the client has not acknowledged yet is for the client; waiting for the splice would cost it a timeout. */
+	return start >= f->out_acked ? TO_WIRE : TO_BOTH;
+}
+
+static __always_inline void judge_guest(struct hf_flow *f, struct packet *p, const struct hf_control *c,
+					struct emission *m, struct edit *e, __u64 now)
+{
+	__u32 visible = p->seq + f->d, ack_out = p->ack;
+	__s64 start = out_position(f, visible), end = start + p->len;
+	__s64 ack = in_position(f, p->ack);
+	__u64 seq_end = end + !!(p->flags & TH_FIN);
+
+	m->why = 0;
+	m->translated = f->state != HF_TRACKED && !(f->state == HF_CLOSED && !f->failovers);
+	if (f->state == HF_DIVERGED || f->state == HF_FREE || (f->state == HF_REPLAYING && !f->answered)) {
+		m->why = HF_STAT_DROP_ZOMBIE;
+		return;
+	}
+	/* start is -1 for keep-alive probes of a fresh connection */
+	if (start < -1 || ack < 0 || ack > (__s64)in_total(f) || end - (__s64)f->out_sent > 1LL << 30) {
+		m->why = HF_STAT_DROP_GUEST_LIE;
+		return;
+	}
+	f->packets_out++;
+	if (p->flags & TH_ACK && !(p->flags & TH_RST)) {
+		__u64 edge = ack + ((__u64)p->window << shift_of(f->guest.wscale));
+		if (ack > (__s64)f->g_ack)
+			f->g_ack = ack;
+		if (edge > f->g_edge)
+			f->g_edge = edge;
+	}
+	if (p->has_ts && (__s32)(p->tsval - f->g_tsval) > 0)
+		f->g_tsval = p->tsval;
+	if (seq_end > f->g_snd_nxt)
+		f->g_snd_nxt = seq_end;
+	if (p->flags & TH_FIN && f->fin_out == HF_UNSET)
+		f->fin_out = end;
+	m->start = start < 0 ? 0 : start;
+	m->end = end;
+	m->compare_end = f->compare_end;
+	m->capture_from = f->out_sent > m->start ? f->out_sent : m->start;
+	m->salt = c->seed ^ ((__u64)f->c_isn << 32 | f->s_isn);
+	m->k = f->k;
+	m->destination = f->state == HF_REPLAYING ? route_replayed(f, p, start, seq_end) : TO_WIRE;
+	if (seq_end > f->out_sent) {
+		if (f->in_end > f->head_in || f->out_sent == 0) {
+			f->head_start = f->out_sent;
+			f->head_in = f->in_end;
+		}
+		if (m->destination & TO_WIRE)
+			f->out_sent = seq_end;
+	}
+	m->head_start = f->head_start;
+	if (m->destination & TO_WIRE) {
+		__u32 tsval = p->tsval + f->t;
+		if (p->has_ts && (__s32)(tsval - f->s_tsval) > 0)
+			f->s_tsval = tsval;
+		if (ack < (__s64)f->in_acked)
+			ack_out = in_seq(f, f->in_acked); /* what was acknowledged stays so: it is in the log */
+		else
+			f->in_acked = ack;
+		if (p->flags & TH_RST) {
+			f->state = HF_CLOSED;
+			f->closed_ns = now;
+		}
+		close_if_done(f, now);
+	}
+	if (m->translated) {
+		__u32 window = p->window << shift_of(f->guest.wscale) >> shift_of(f->server.wscale);
+		e->seq = visible;
+		e->ack = p->flags & TH_ACK ? ack_out : p->ack;
+		e->window = window > 65535 ? 65535 : window;
+		e->val_add = f->t;
+		e->sack_limit = p->ack + (1U << 30); /* the input direction is not translated */
+	}
+}
+
+/* P2: compares what was sent before, captures what was not. 0, or 1 on divergence. */
+static __noinline int check_output(struct __sk_buff *skb, struct emission *m, __u32 id, __u32 from, __u32 full)
+{
+	struct output_span o = { .id = id, .salt = m->salt };
+
+	if (m->start < m->compare_end) {
+		o.start = m->start;
+		o.from = from;
+		o.end = m->end < m->compare_end ? m->end : m->compare_end;
+		if (samples(skb, &o, 1) || bytes(skb, &o, 1))
+			return 1;
+	}
+	if (m->capture_from >= m->end || !(m->destination & TO_WIRE))
+		return 0;
+	o.start = m->capture_from;
+	o.from = from + (m->capture_from - m->start);
+	o.end = m->end;
+	if (full) {
+		bytes(skb, &o, 0);
+		return 0;
+	}
+	samples(skb, &o, 0);
+	if (o.start < m->head_start + HF_HEAD_BYTES) {
+		if (o.end > m->head_start + HF_HEAD_BYTES)
+			o.end = m->head_start + HF_HEAD_BYTES;
+		bytes(skb, &o, 0);
+	}
+	return 0;
+}
+
+static __noinline int diverged(struct hf_flow *f, __u64 position)
+{
+	bpf_spin_lock(&f->lock);
+	f->state = HF_DIVERGED;
+	f->diverged_at = position;
+	bpf_spin_unlock(&f->lock);
+	return drop(HF_STAT_DIVERGED);
+}
+
+/* Into the replay namespace: its own MAC, and the timestamps it knows. */
+static __noinline int to_replay(struct __sk_buff *skb, struct packet *p, struct hf_control *c, __u32 k)
+{
+	struct edit e = { .seq = p->seq, .ack = p->ack, .window = p->window, .ecr_add = -k,
+			  .sack_limit = p->ack + (1U << 30) };
+
+	if (p->has_ts && translate(skb, p, &e))
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, c->replay_mac, 6, 0);
+}
+
+/* TCP of a protected port that belongs to no flow: an answer to a handshake, or nothing we know. */
+static __always_inline int guest_without_flow(struct __sk_buff *skb, struct packet *p, struct hf_key *key,
+					      struct hf_control *c, __u32 slot)
+{
+	if ((p->flags & (TH_SYN | TH_ACK | TH_RST)) == (TH_SYN | TH_ACK))
+		return guest_answer(skb, p, key, slot);
+	if (p->flags & TH_RST && slot == c->active) {
+		if (!c->slots[slot & (HF_SLOTS - 1)].listening)
+			return drop(HF_STAT_DROP_GUEST_RST);
+		struct hf_pending *h = bpf_map_lookup_elem(&pending, key);
+		if (h && p->ack == h->c_isn + 1 && !h->answered) {
+			bpf_map_delete_elem(&pending, key);
+			return bpf_redirect(c->wire_ifindex, 0);
+		}
+	}
+	return drop(HF_STAT_DROP_ZOMBIE);
+}
+
+static __always_inline __u32 slot_of(const struct hf_control *c, __u32 ifindex)
+{
+	for (__u32 i = 0; i < HF_SLOTS; i++)
+		if (c->slots[i].ifindex == ifindex)
+			return i;
+	return HF_NO_SLOT;
+}
+
+/* A guest may not speak as another host. */
+static __always_inline int own_mac(const struct packet *p, const struct hf_control *c)
+{
+	const __u16 *own = (const void *)c->guest_mac;
+
+	return p->smac[0] == own[0] && p->smac[1] == own[1] && p->smac[2] == own[2];
+}
+
+SEC("tc")
+int from_guest(struct __sk_buff *skb)
+{
+	struct hf_control *c = get_control();
+	struct packet p = {};
+	struct emission m = {};
+	struct edit e = {};
+	struct hf_options answer = {};
+	struct hf_key key;
+	struct hf_flow *f;
+	enum verdict kind;
+	__u32 id, slot, k = 0;
+
+	if (!c)
+		return TC_ACT_SHOT;
+	slot = slot_of(c, skb->ifindex);
+	if (slot >= HF_SLOTS)
+		return drop(HF_STAT_DROP_OTHER);
+	kind = parse(skb, &p);
+	if (kind == PKT_BAD)
+		return drop(HF_STAT_DROP_PARSE);
+	if (!own_mac(&p, c))
+		return drop(HF_STAT_DROP_GUEST_LIE);
+	if (kind == PKT_OTHER || !protected_port(c, p.sport)) {
+		if (slot != c->active || !c->slots[slot].epoch)
+			return drop(HF_STAT_DROP_OTHER);
+		if (kind == PKT_TCP && p.saddr != c->addr4)
+			return drop(HF_STAT_DROP_GUEST_LIE);
+		count(HF_STAT_PASSED_OTHER);
+		return bpf_redirect(c->wire_ifindex, 0);
+	}
+	if (p.saddr != c->addr4)
+		return drop(HF_STAT_DROP_GUEST_LIE);
+	client_side_key(&key, p.daddr, p.dport, p.sport);
+	f = find_flow(&key, &id);
+	if (!f || (p.flags & TH_SYN && f->state != HF_REPLAYING))
+		return guest_without_flow(skb, &p, &key, c, slot);
+	if (p.flags & TH_RST && !c->slots[slot].listening)
+		return drop(HF_STAT_DROP_GUEST_RST);
+	if (p.flags & TH_SYN) {
+		int ok = 0;
+		if (handshake_options(skb, &p, &answer))
+			return drop(HF_STAT_DROP_PARSE);
+		bpf_spin_lock(&f->lock);
+		if (f->owner == slot && in_current_epoch(c, f) && f->state == HF_REPLAYING && p.flags & TH_ACK)
+			ok = accept_replay(f, &p, &answer);
+		k = f->k;
+		bpf_spin_unlock(&f->lock);
+		if (!ok || to_replay(skb, &p, c, k))
+			return drop(HF_STAT_DROP_ZOMBIE);
+		return bpf_redirect(c->replay_ifindex, 0);
+	}
+	read_timestamps(skb, &p);
+
+	__u64 now = bpf_ktime_get_ns();
+	bpf_spin_lock(&f->lock);
+	if (f->owner == slot && in_current_epoch(c, f) && same_key(&f->key, &key))
+		judge_guest(f, &p, c, &m, &e, now);
+	else
+		m.why = HF_STAT_DROP_ZOMBIE;
+	bpf_spin_unlock(&f->lock);
+	if (m.why)
+		return drop(m.why);
+	if (p.len && (m.start < m.compare_end || m.capture_from < m.end) &&
+	    check_output(skb, &m, id, p.data, c->compare == HF_COMPARE_FULL))
+		return diverged(f, m.start);
+	if (m.destination == TO_REPLAY) {
+		if (to_replay(skb, &p, c, m.k))
+			return drop(HF_STAT_DROP_PARSE);
+		return bpf_redirect(c->replay_ifindex, 0);
+	}
+	if (m.destination == TO_BOTH) {
+		/* The clone shares the header until it is written: translate for the client last. */
+		__u8 mac[6];
+		bpf_skb_load_bytes(skb, 0, mac, 6);
+		if (to_replay(skb, &p, c, m.k) || bpf_clone_redirect(skb, c->replay_ifindex, 0))
+			return drop(HF_STAT_DROP_PARSE);
+		bpf_skb_store_bytes(skb, 0, mac, 6, 0);
+		e.ecr_add = m.k; /* undo what to_replay did */
+	}
+	if (m.translated && translate(skb, &p, &e))
+		return drop(HF_STAT_DROP_PARSE);
+	return bpf_redirect(c->wire_ifindex, 0);
+}
+
+#endif

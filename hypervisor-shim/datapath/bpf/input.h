@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Which input a flow holds: a contiguous part, islands beyond it, and claims of CPUs that are copying (rule L3). */
+#ifndef HF_INPUT_H
+#define HF_INPUT_H
+#include "log.h"
+#include "position.h"
+
+/* Under the flow's lock. Reserves [start, end) for this CPU's copy; -1 if another CPU is at those bytes. */
+static __always_inline int claim(struct hf_flow *f, __u64 start, __u64 end)
+{
+	int mine = -1;
+
+	for (int i = 0; i < HF_CLAIMS; i++) {
+		if (!f->claim_used[i])
+			mine = i;
+		else if (start < f->claims[i].end && f->claims[i].start < end)
+			return -1;
+	}
+	if (mine >= 0) {
+		f->claim_used[mine & (HF_CLAIMS - 1)] = 1;
+		f->claims[mine & (HF_CLAIMS - 1)].start = start;
+		f->claims[mine & (HF_CLAIMS - 1)].end = end;
+	}
+	return mine;
+}
+
+/* Under the flow's lock. Makes [start, end) present; -1 if there is no room for one more island. */
+static __always_inline int publish(struct hf_flow *f, __u64 start, __u64 end)
+{
+	int room = -1;
+
+	if (start > f->in_end) {
+		for (int i = 0; i < HF_OOO; i++) {
+			struct hf_range *r = &f->ooo[i];
+			if (!r->end) {
+				room = i;
+			} else if (start <= r->end && r->start <= end) {
+				/* grow: take the neighbour in and write the union to the room it leaves */
+				if (r->start < start)
+					start = r->start;
+				if (r->end > end)
+					end = r->end;
+				r->end = 0;
+				f->islands--;
+				room = i;
+			}
+		}
+		if (room < 0)
+			return -1;
+		f->ooo[room].start = start;
+		f->ooo[room].end = end;
+		f->islands++;
+		return 0;
+	}
+	if (end > f->in_end)
+		f->in_end = end;
+	if (!f->islands)
+		return 0;
+	for (int i = 0; i < HF_OOO; i++) {
+		/* islands neither touch nor overlap, so one pass in any order may leave one only if it is not reached */
+		struct hf_range *r = &f->ooo[i];
+		if (r->end && r->start <= f->in_end) {
+			if (r->end > f->in_end)
+				f->in_end = r->end;
+			r->end = 0;
+			f->islands--;
+		}
+	}
+	return 0;
+}
+
+/* After the copy (`why` is 0) or its failure: releases the claim, publishes, and notes a FIN behind the bytes. */
+__noinline int finish_input(__u32 id, __u64 start, __u64 end, __u32 claimed, __u32 why)
+{
+	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
+	__u32 fin = claimed >> 8;
+
+	if (!f)
+		return HF_STAT_DROP_BUSY;
+	bpf_spin_lock(&f->lock);
+	f->claim_used[claimed & (HF_CLAIMS - 1)] = 0;
+	if (!why && publish(f, start, end))
+		why = HF_STAT_DROP_BUSY;
+	if (!why && fin && f->fin_in == HF_UNSET)
+		f->fin_in = end;
+	bpf_spin_unlock(&f->lock);
+	return why;
+}
+
+/*
+ * How many bytes from `position` on, at most `len`, are alike: all present (the result has bit 31 set), or all not.
+ * Reads without the lock: a claim keeps other CPUs away from these bytes.
+ */
+__noinline __u32 alike(__u32 id, __u64 position, __u32 len)
+{
+	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
+	__u64 until = position + len;
+	__u32 present = 0;
+
+	if (!f)
+		return 0;
+	if (position < f->in_end) {
+		present = 1U << 31;
+		if (f->in_end < until)
+			until = f->in_end;
+	} else {
+		for (int i = 0; i < HF_OOO; i++) {
+			__u64 start = f->ooo[i].start, end = f->ooo[i].end;
+			if (!end || end <= position)
+				continue;
+			__u64 bound = start <= position ? end : start;
+			if (start <= position)
+				present = 1U << 31;
+			if (bound < until)
+				until = bound;
+		}
+	}
+	return (__u32)(until - position) | present;
+}
+
+/*
+ * Stores what is new of [position, position + len) and compares what is not: the first writer wins (rule L2).
+ * Returns 0, or the counter that says why the frame must be dropped.
+ */
+__noinline int merge_input(struct __sk_buff *skb, __u32 id, __u32 from, __u64 position, __u32 len)
+{
+	for (int i = 0; i < 2 * HF_OOO + 2 && len; i++) {
+		__u32 run = alike(id, position, len), n = run & ~(1U << 31);
+		if (n == 0 || n > len)
+			return HF_STAT_DROP_BUSY;
+		if (run >> 31) {
+			if (verify_input(skb, id, from, position, n))
+				return HF_STAT_DROP_CONFLICT;
+		} else if (store_input(skb, id, from, position, n)) {
+			return HF_STAT_DROP_LOG_FULL;
+		}
+		from += n;
+		position += n;
+		len -= n;
+	}
+	return len ? HF_STAT_DROP_BUSY : 0;
+}
+
+/* TCP checksum of a frame that no hardware and no local stack vouches for. 1: right. */
+__noinline int checksum_right(struct __sk_buff *skb, __u32 l4, __u32 bytes)
+{
+	__u32 zero = 0;
+	struct hf_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	struct {
+		__u32 saddr, daddr;
+		__u8 zero, protocol;
+		__u16 length;
+	} pseudo = { .protocol = IPPROTO_TCP, .length = bpf_htons(bytes) };
+	__s64 sum;
+
+	if (!s || bpf_skb_load_bytes(skb, ETH_BYTES + 12, &pseudo, 8))
+		return 0;
+	sum = bpf_csum_diff(0, 0, (void *)&pseudo, sizeof(pseudo), 0);
+	for (int i = 0; i < 129 && bytes; i++) {
+		__u32 n = bytes > 512 ? 512 : bytes;
+		if (n < 512)
+			__builtin_memset(s->bytes, 0, 512);
+		if (n == 0 || bpf_skb_load_bytes(skb, l4, s->bytes, n))
+			return 0;
+		sum = bpf_csum_diff(0, 0, (void *)s->bytes, (n + 3) & ~3U, sum);
+		if (sum < 0)
+			return 0;
+		l4 += n;
+		bytes -= n;
+	}
+	sum = (sum & 0xffff) + ((__u64)sum >> 16);
+	sum = (sum & 0xffff) + ((__u64)sum >> 16);
+	sum = (sum & 0xffff) + ((__u64)sum >> 16);
+	return bytes == 0 && (__u16)sum == 0xffff;
+}
+
+struct sk_buff {
+	__u8 ip_summed : 2;
+} __attribute__((preserve_access_index));
+
+/* Hardware has verified it (1), or it comes from a local stack that has not made one yet (3). */
+static __always_inline int checksum_vouched(struct __sk_buff *skb)
+{
+	__u8 ip_summed = BPF_CORE_READ_BITFIELD_PROBED((struct sk_buff *)skb, ip_summed);
+
+	return ip_summed == 1 || ip_summed == 3;
+}
+
+#endif

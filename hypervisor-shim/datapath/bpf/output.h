@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The comparator: what was sent is captured once, and whatever is sent again at the same position is compared.
+ * Bytes whose presence bit is clear are not compared; user space masks a protocol's free fields that way.
+ */
+#ifndef HF_OUTPUT_H
+#define HF_OUTPUT_H
+#include "log.h"
+
+/* Presence bits of one word of 8 bytes at `low` that lie in [from, to). */
+static __always_inline __u32 word_bits(__u32 low, __u32 from, __u32 to)
+{
+	__u32 bits = 0xff;
+
+	if (low < from)
+		bits &= 0xff << (from - low);
+	if (to - low < 8)
+		bits &= 0xff >> (8 - (to - low));
+	return bits & 0xff;
+}
+
+/* Bit j of `bits` to all of byte j. */
+static __always_inline __u64 spread(__u32 bits)
+{
+	__u64 b = bits * 0x0101010101010101ULL & 0x8040201008040201ULL;
+
+	b = (((b & 0x7f7f7f7f7f7f7f7fULL) + 0x7f7f7f7f7f7f7f7fULL) | b) & 0x8080808080808080ULL;
+	return (b >> 7) * 0xff;
+}
+
+/* One walk over the words of [offset, end) in a small segment. A callback of bpf_loop is verified once. */
+struct word_walk {
+	__u8 *segment; /* behind its header */
+	__u8 *scratch;
+	__u32 offset;
+	__u32 end;
+	__u32 differs;
+};
+
+static long mark_word(__u32 i, struct word_walk *w)
+{
+	__u32 word = (w->offset >> 3) + i;
+
+	if (word >= HF_SMALL_BYTES / 8)
+		return 1;
+	w->segment[HF_SMALL_BYTES + word] |= word_bits(word << 3, w->offset, w->end);
+	return 0;
+}
+
+static long compare_word(__u32 i, struct word_walk *w)
+{
+	__u32 word = (w->offset >> 3) + i;
+
+	if (word >= HF_SMALL_BYTES / 8)
+		return 1;
+	__u32 bits = w->segment[HF_SMALL_BYTES + word] & word_bits(word << 3, w->offset, w->end);
+	__u64 x = *(__u64 *)(w->scratch + 8 * word) ^ *(__u64 *)(w->segment + 8 * word);
+	w->differs = (x & spread(bits)) != 0;
+	return w->differs;
+}
+
+/* Copies `n` payload bytes into a small segment and sets their presence bits. */
+__noinline int capture_bytes(struct __sk_buff *skb, __u32 address, __u32 from, __u32 offset, __u32 n)
+{
+	__u8 *segment = segment_at(address);
+	struct word_walk w = { .offset = offset, .end = offset + n };
+
+	if (!segment || offset >= HF_SMALL_BYTES || w.end > HF_SMALL_BYTES)
+		return -1;
+	w.segment = segment + HF_SEG_HEADER;
+	barrier_var(n);
+	if (n == 0 || n > HF_SMALL_BYTES || bpf_skb_load_bytes(skb, from, w.segment + offset, n))
+		return -1;
+	bpf_loop((w.end + 7 >> 3) - (offset >> 3), mark_word, &w, 0);
+	return 0;
+}
+
+/* Compares payload with a small segment where its bits are set. 0 equal, 1 not. */
+__noinline int compare_bytes(struct __sk_buff *skb, __u32 address, __u32 from, __u32 offset, __u32 n)
+{
+	__u32 zero = 0;
+	struct hf_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	__u8 *segment = segment_at(address);
+	struct word_walk w = { .offset = offset, .end = offset + n };
+
+	if (!s || !segment || offset >= HF_SMALL_BYTES || w.end > HF_SMALL_BYTES)
+		return 0;
+	w.segment = segment + HF_SEG_HEADER;
+	w.scratch = s->bytes;
+	barrier_var(n);
+	if (n == 0 || n > HF_SMALL_BYTES)
+		return 0;
+	if (bpf_skb_load_bytes(skb, from, s->bytes + offset, n))
+		return 1;
+	bpf_loop((w.end + 7 >> 3) - (offset >> 3), compare_word, &w, 0);
+	return w.differs;
+}
+
+struct output_span {
+	__u32 id;
+	__u32 from; /* frame offset of the byte at `start` */
+	__u64 start;
+	__u64 end;
+	__u64 salt;
+};
+
+/* Where in its block a sample lies: secret, the same each time. */
+static __always_inline __u64 sample_start(__u64 salt, __u64 block)
+{
+	__u64 h = (block ^ salt) * 0x9e3779b97f4a7c15ULL;
+
+	h ^= h >> 29;
+	h *= 0xbf58476d1ce4e5b9ULL;
+	return (block << HF_SAMPLE_BLOCK_SHIFT) + (h >> 33) % (HF_SAMPLE_BLOCK - HF_SAMPLE_BYTES);
+}
+
+/* Captures or compares the samples that a span covers. 0, or 1 when one differs. */
+static __noinline int samples(struct __sk_buff *skb, struct output_span *o, int compare)
+{
+	__u64 block = o->start >> HF_SAMPLE_BLOCK_SHIFT;
+
+	for (int i = 0; i < 6; i++, block++) {
+		if (block << HF_SAMPLE_BLOCK_SHIFT >= o->end)
+			break;
+		__u64 start = sample_start(o->salt, block), end = start + HF_SAMPLE_BYTES, base = start;
+		if (start < o->start)
+			start = o->start;
+		if (end > o->end)
+			end = o->end;
+		if (start >= end)
+			continue;
+		__u32 ki = kind_index(HF_SAMPLES, block >> 6), from = o->from + (start - o->start);
+		__u32 offset = (block & 63) * HF_SAMPLE_BYTES + (start - base);
+		__u32 address = compare ? find_segment(o->id, ki) : obtain_segment(o->id, ki, 0);
+		if (!address)
+			continue;
+		if (!compare)
+			capture_bytes(skb, address, from, offset, end - start);
+		else if (compare_bytes(skb, address, from, offset, end - start))
+			return 1;
+	}
+	return 0;
+}
+
+/* Captures all bytes of a span, or compares those that were captured. 0, or 1 when one differs. */
+static __noinline int bytes(struct __sk_buff *skb, struct output_span *o, int compare)
+{
+	__u64 at = o->start;
+	__u32 from = o->from;
+
+	for (int i = 0; i < 34; i++) {
+		if (at >= o->end)
+			break;
+		__u32 ki = kind_index(HF_OUTPUT, at >> HF_SMALL_SHIFT), offset = at & (HF_SMALL_BYTES - 1);
+		__u32 n = HF_SMALL_BYTES - offset;
+		if (n > o->end - at)
+			n = o->end - at;
+		__u32 address = compare ? find_segment(o->id, ki) : obtain_segment(o->id, ki, 0);
+		if (address && !compare)
+			capture_bytes(skb, address, from, offset, n);
+		else if (address && compare_bytes(skb, address, from, offset, n))
+			return 1;
+		at += n;
+		from += n;
+	}
+	return 0;
+}
+
+#endif

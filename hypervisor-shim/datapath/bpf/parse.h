@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef HF_PARSE_H
+#define HF_PARSE_H
+#include "maps.h"
+
+#define ETH_BYTES 14
+#define IPV4_BYTES 20
+#define TCP_BYTES 20
+#define TCP_MAX_BYTES 60
+
+#define TH_FIN 0x01
+#define TH_SYN 0x02
+#define TH_RST 0x04
+#define TH_ACK 0x10
+#define TH_URG 0x20
+#define TH_ECE 0x40
+#define TH_CWR 0x80
+
+enum verdict { PKT_TCP, PKT_OTHER, PKT_BAD };
+
+/* A TCP segment as numbers in host order; `l4` and `data` are offsets from the frame's start. */
+struct packet {
+	__u16 smac[3];
+	__u32 saddr; /* network order */
+	__u32 daddr;
+	__u16 sport; /* network order */
+	__u16 dport;
+	__u32 seq;
+	__u32 ack;
+	__u32 l4;
+	__u32 header; /* TCP header with options, bytes */
+	__u32 data;
+	__u32 len; /* payload bytes, from the IP header: frames are padded */
+	__u32 window;
+	__u32 tsval;
+	__u32 tsecr;
+	__u8 flags;
+	__u8 has_ts;
+};
+
+/*
+ * Reads one frame. PKT_OTHER is what the data path passes along without a look inside (ARP, ICMP, UDP, IPv6
+ * neighbour discovery); PKT_BAD what it must not pass, since TCP could hide in it (rule F2).
+ */
+static __always_inline enum verdict parse(struct __sk_buff *skb, struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+
+	if (data + ETH_BYTES + IPV4_BYTES + TCP_BYTES > end) {
+		if (skb->len < ETH_BYTES + IPV4_BYTES + TCP_BYTES) {
+			/* too short for TCP over IPv4, unless it says that it is */
+			if (data + ETH_BYTES + 10 > end)
+				return PKT_BAD;
+			__builtin_memcpy(p->smac, eth->h_source, 6);
+			if (eth->h_proto == bpf_htons(ETH_P_IP))
+				return ((struct iphdr *)(eth + 1))->protocol == IPPROTO_TCP ? PKT_BAD : PKT_OTHER;
+			return eth->h_proto == bpf_htons(ETH_P_ARP) ? PKT_OTHER : PKT_BAD;
+		}
+		if (bpf_skb_pull_data(skb, ETH_BYTES + IPV4_BYTES + TCP_BYTES))
+			return PKT_BAD;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		if (data + ETH_BYTES + IPV4_BYTES + TCP_BYTES > end)
+			return PKT_BAD;
+		eth = data;
+	}
+	if (skb->vlan_present)
+		return PKT_BAD;
+	__builtin_memcpy(p->smac, eth->h_source, 6);
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		/* Until the flow table speaks IPv6, no TCP may pass unseen: only plain ICMPv6 and UDP do. */
+		__u8 next = ((struct ipv6hdr *)(eth + 1))->nexthdr;
+		return next == IPPROTO_ICMPV6 || next == IPPROTO_UDP ? PKT_OTHER : PKT_BAD;
+	}
+	if (eth->h_proto != bpf_htons(ETH_P_IP))
+		return eth->h_proto == bpf_htons(ETH_P_ARP) ? PKT_OTHER : PKT_BAD;
+
+	struct iphdr *ip = (struct iphdr *)(eth + 1);
+	if (ip->version != 4)
+		return PKT_BAD;
+	if (ip->protocol != IPPROTO_TCP)
+		return PKT_OTHER;
+	if (ip->frag_off & bpf_htons(0x3fff))
+		return PKT_BAD;
+	__u32 ihl = ip->ihl * 4, total = bpf_ntohs(ip->tot_len);
+	p->l4 = ETH_BYTES + ihl;
+	p->saddr = ip->saddr;
+	p->daddr = ip->daddr;
+	struct tcphdr *tcp = (void *)ip + IPV4_BYTES;
+	struct tcphdr copy;
+	if (ihl != IPV4_BYTES) {
+		if (ihl < IPV4_BYTES || bpf_skb_load_bytes(skb, p->l4, &copy, sizeof(copy)))
+			return PKT_BAD;
+		tcp = &copy;
+	}
+	p->sport = tcp->source;
+	p->dport = tcp->dest;
+	p->seq = bpf_ntohl(tcp->seq);
+	p->ack = bpf_ntohl(tcp->ack_seq);
+	p->window = bpf_ntohs(tcp->window);
+	p->flags = ((__u8 *)tcp)[13];
+	p->header = tcp->doff * 4;
+	if (p->header < TCP_BYTES || total < ihl + p->header || skb->len < ETH_BYTES + total)
+		return PKT_BAD;
+	p->data = p->l4 + p->header;
+	p->len = total - ihl - p->header;
+	return PKT_TCP;
+}
+
+static __always_inline __u32 get32(const __u8 *p)
+{
+	return (__u32)p[0] << 24 | (__u32)p[1] << 16 | (__u32)p[2] << 8 | p[3];
+}
+
+static __always_inline void put32(__u8 *p, __u32 v)
+{
+	p[0] = v >> 24;
+	p[1] = v >> 16;
+	p[2] = v >> 8;
+	p[3] = v;
+}
+
+#define HEADER_MASK 63 /* a header is at most 60 bytes; masked offsets are what the verifier can follow */
+
+/*
+ * One TCP header being read or rewritten, with the offsets of its options (0: absent). Lies in a per-CPU map, not on
+ * the stack: the verifier does not follow map contents, so the walk below costs it no state explosion.
+ */
+struct hf_work {
+	__u8 old[64];
+	__u8 h[128]; /* 64 and slack for masked offsets */
+	__u32 at;
+	__u8 mss;
+	__u8 wscale;
+	__u8 sack_ok;
+	__u8 ts;
+	__u8 sack;
+	__u8 sack_blocks;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct hf_work);
+} work SEC(".maps");
+
+static __always_inline struct hf_work *get_work(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&work, &zero);
+}
+
+/*
+ * Loads a TCP header of `n` bytes and finds its options. Kinds that would hide state (MPTCP, TCP Fast Open) become
+ * NOPs in the copy. Malformed options end the walk, as in the receivers.
+ */
+__noinline int load_header(struct __sk_buff *skb, __u32 l4, __u32 n)
+{
+	struct hf_work *w = get_work();
+
+	if (!w || n < TCP_BYTES || n > TCP_MAX_BYTES || bpf_skb_load_bytes(skb, l4, w->old, n))
+		return -1;
+	__builtin_memcpy(w->h, w->old, sizeof(w->old));
+	w->mss = w->wscale = w->sack_ok = w->ts = w->sack = w->sack_blocks = 0;
+	w->at = TCP_BYTES;
+	for (int i = 0; i < 40; i++) {
+		__u32 at = *(volatile __u32 *)&w->at & HEADER_MASK;
+		if (at + 1 >= n)
+			break;
+		__u32 kind = w->h[at], size = w->h[at + 1];
+		if (kind == 0)
+			break;
+		if (kind == 1) {
+			w->at = at + 1;
+			continue;
+		}
+		if (size < 2 || at + size > n)
+			break;
+		if (kind == 2 && size == 4)
+			w->mss = at;
+		else if (kind == 3 && size == 3)
+			w->wscale = at;
+		else if (kind == 4 && size == 2)
+			w->sack_ok = at;
+		else if (kind == 8 && size == 10)
+			w->ts = at;
+		else if (kind == 5 && size >= 10 && size <= 34) {
+			w->sack = at;
+			w->sack_blocks = (size - 2) / 8;
+		} else if (kind == 30 || kind == 34) {
+			for (int j = 0; j < 40; j++)
+				if (j < size)
+					w->h[at + j] = 1;
+		}
+		w->at = at + size;
+	}
+	return 0;
+}
+
+/* Timestamps of a segment: the layout that every Linux sends first, any other by the walk. */
+static __always_inline void read_timestamps(struct __sk_buff *skb, struct packet *p)
+{
+	__u32 words[3];
+
+	p->has_ts = 0;
+	if (p->header == TCP_BYTES + 12 && !bpf_skb_load_bytes(skb, p->l4 + TCP_BYTES, words, sizeof(words)) &&
+	    words[0] == bpf_htonl(0x0101080a)) {
+		p->tsval = bpf_ntohl(words[1]);
+		p->tsecr = bpf_ntohl(words[2]);
+		p->has_ts = 1;
+	} else if (p->header >= TCP_BYTES + 10 && !load_header(skb, p->l4, p->header)) {
+		struct hf_work *w = get_work();
+		if (w && w->ts) {
+			p->tsval = get32(w->h + (w->ts & HEADER_MASK) + 2);
+			p->tsecr = get32(w->h + (w->ts & HEADER_MASK) + 6);
+			p->has_ts = 1;
+		}
+	}
+}
+
+#endif

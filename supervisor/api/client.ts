@@ -1,0 +1,150 @@
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
+import { HoldfastError } from '../../hypervisor-shim/errors.js';
+import { splitLines } from '../events/ndjson.js';
+import { fromErrorBody } from './http-errors.js';
+import type {
+  ConnectionStatus,
+  ControlOperations,
+  DaemonStatus,
+  DrillFault,
+  HoldfastEvent,
+  RecoveryReport,
+  ServiceStatus,
+} from './types.js';
+
+/** The daemon's operations, called over its control socket. Errors arrive as the `HoldfastError` the daemon threw. */
+export class ControlClient implements ControlOperations {
+  constructor(readonly socketPath: string) {}
+
+  daemon(): Promise<DaemonStatus> {
+    return this.#call('GET', '/daemon');
+  }
+
+  status(): Promise<ServiceStatus[]> {
+    return this.#call('GET', '/services');
+  }
+
+  protect(configYaml: string, source: string): Promise<ServiceStatus> {
+    return this.#call('POST', '/services', { config: configYaml, source });
+  }
+
+  connections(service?: string): Promise<ConnectionStatus[]> {
+    return this.#call('GET', `/connections${query(service === undefined ? {} : { service })}`);
+  }
+
+  drill(service: string, fault: DrillFault): Promise<RecoveryReport> {
+    return this.#call('POST', `/services/${encodeURIComponent(service)}/drill`, { fault });
+  }
+
+  down(service?: string): Promise<void> {
+    return this.#call('POST', '/down', { service });
+  }
+
+  async shutdown(): Promise<void> {
+    await this.#call('POST', '/shutdown', {});
+  }
+
+  async *events(since: number, follow: boolean, signal: AbortSignal): AsyncGenerator<HoldfastEvent> {
+    const path = `/events${query({ since: String(since), follow: String(follow) })}`;
+    try {
+      const response = await this.#open('GET', path, undefined, signal);
+      for await (const line of splitLines(response)) {
+        const value = parse(line);
+        const error = fromErrorBody(value);
+        if (error) {
+          throw error;
+        }
+        yield value as HoldfastEvent;
+      }
+    } catch (error) {
+      // The caller's own wish to stop is not an error.
+      if (!signal.aborted) {
+        throw this.#explain(error);
+      }
+    }
+  }
+
+  async #call<T>(method: string, path: string, body?: object): Promise<T> {
+    try {
+      const response = await this.#open(method, path, body);
+      const text = await readAll(response);
+      return (text === '' ? undefined : parse(text)) as T;
+    } catch (error) {
+      throw this.#explain(error);
+    }
+  }
+
+  /** Sends a request and gives the successful response; a failed one is thrown as what it says. */
+  async #open(method: string, path: string, body?: object, signal?: AbortSignal): Promise<IncomingMessage> {
+    const text = body && JSON.stringify(body);
+    const outgoing = request({
+      socketPath: this.socketPath,
+      method,
+      path,
+      // Operations last as long as a guest's boot; connections are not shared, so none of them can delay another.
+      agent: false,
+      headers: text === undefined ? {} : { 'content-type': 'application/json' },
+      ...(signal && { signal }),
+    });
+    outgoing.end(text);
+    const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+    // After the response an aborted request still emits its error here.
+    outgoing.on('error', () => {});
+    response.setEncoding('utf8');
+    const status = response.statusCode ?? 0;
+    if (status < 300) {
+      return response;
+    }
+    throw fromErrorBody(parse(await readAll(response))) ?? protocolError(`status ${status} without an error`);
+  }
+
+  /** Errors of the socket in the operator's terms. */
+  #explain(error: unknown): unknown {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (error instanceof HoldfastError) {
+      return error;
+    }
+    if (code === 'ENOENT' || code === 'ECONNREFUSED') {
+      const message = `no daemon answers on ${this.socketPath}`;
+      return new HoldfastError('HF_NOT_RUNNING', message, 'Start it with `holdfast up`.', { cause: error });
+    }
+    if (code === 'EACCES' || code === 'EPERM') {
+      const message = `no permission to open ${this.socketPath}`;
+      return new HoldfastError('HF_NOT_PERMITTED', message, 'Run the command as root.', { cause: error });
+    }
+    const message = `the connection to the daemon on ${this.socketPath} broke: ${(error as Error).message}`;
+    const remedy =
+      'See with `holdfast status` what was done; if the daemon is gone, `holdfast up` adopts what it left.';
+    return new HoldfastError('HF_CONNECTION_LOST', message, remedy, { cause: error });
+  }
+}
+
+function query(fields: Record<string, string>): string {
+  const text = new URLSearchParams(fields).toString();
+  return text && `?${text}`;
+}
+
+async function readAll(response: IncomingMessage): Promise<string> {
+  let text = '';
+  for await (const chunk of response) {
+    text += chunk;
+  }
+  return text;
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw protocolError(`an answer that is not JSON: ${text.slice(0, 80)}`);
+  }
+}
+
+function protocolError(what: string): HoldfastError {
+  return new HoldfastError(
+    'HF_API_PROTOCOL',
+    `the daemon sent ${what}`,
+    'Restart the daemon so that it has the same version as the command (`holdfast --version`).',
+  );
+}

@@ -1,0 +1,156 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import type { DrillFault } from '../api/types.js';
+import * as commands from './commands.js';
+import { EXIT, Output } from './output.js';
+import type { SupervisorFactory } from './supervisor-factory.js';
+import { version } from './version.js';
+
+const EPILOGUE = `
+Exit codes:
+  0  done
+  1  the operation failed, or a drill lost connections
+  2  wrong usage or configuration
+
+Environment:
+  HOLDFAST_SOCKET     control socket, if --socket is not given
+  HOLDFAST_STATE      state directory, if --state-dir is not given
+  HOLDFAST_LOG_LEVEL  level of the daemon's log: debug, info (default), warn, error`;
+
+interface GlobalOptions {
+  json?: boolean;
+  socket?: string;
+  stateDir?: string;
+}
+
+/** Runs one command line (without `node` and script) and gives its exit code. Never throws. */
+export async function runCli(args: string[], createSupervisor: SupervisorFactory): Promise<number> {
+  // Known before parsing, because errors of parsing are also to be JSON.
+  const output = new Output(args.includes('--json'));
+  tolerateClosedPipes(args.includes('--foreground'));
+  let exitCode: number = EXIT.ok;
+  /** Runs a command's function with the context its options make. */
+  const run = async (
+    command: Command,
+    action: (context: commands.CommandContext) => Promise<number>,
+  ): Promise<void> => {
+    const { socket, stateDir } = command.optsWithGlobals<GlobalOptions>();
+    exitCode = await action({
+      output,
+      createSupervisor,
+      ...(socket !== undefined && { socket }),
+      ...(stateDir !== undefined && { stateDir }),
+    });
+  };
+  try {
+    await buildProgram(run, output).parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    return output.error(error);
+  }
+}
+
+/** `holdfast events | head`: a reader that has seen enough is no error, and no reason to end a daemon. */
+function tolerateClosedPipes(serving: boolean): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') {
+        throw error;
+      }
+      if (stream === process.stdout && !serving) {
+        process.exit(EXIT.ok);
+      }
+    });
+  }
+}
+
+type Run = (command: Command, action: (context: commands.CommandContext) => Promise<number>) => Promise<void>;
+
+function buildProgram(run: Run, output: Output): Command {
+  const stateDir = () => new Option('--state-dir <dir>', 'state of the daemon (default: /var/lib/holdfast)');
+  const program = new Command('holdfast')
+    .description('Keeps TCP services answering through the death of the machine that runs them.')
+    .version(version(), '--version')
+    .option('--json', 'machine output on stdout, errors as JSON on stderr')
+    .option('--socket <path>', 'control socket of the daemon (default: /run/holdfast/control.sock)')
+    .addHelpText('after', EPILOGUE)
+    .exitOverride()
+    .configureOutput({ writeErr: text => void (output.json || process.stderr.write(text)) });
+
+  program
+    .command('up')
+    .description('start the daemon, unless it runs, and protect the service of each CONFIG')
+    .argument('[config...]', 'YAML files, one service each')
+    .option('--foreground', 'run the daemon in this process')
+    .addOption(stateDir())
+    .action((files: string[], options: { foreground?: boolean }, command: Command) =>
+      run(command, context => commands.up(context, files, options.foreground ?? false)),
+    );
+
+  program
+    .command('daemon', { hidden: true })
+    .addOption(stateDir())
+    .action((_options: object, command: Command) => run(command, commands.daemon));
+
+  program
+    .command('protect')
+    .description('protect the service of CONFIG; returns when it is protected')
+    .argument('<config>', 'YAML file of one service')
+    .action((file: string, _options: object, command: Command) =>
+      run(command, context => commands.protect(context, [file])),
+    );
+
+  program
+    .command('down')
+    .description(
+      'stop SERVICE and remove all that belongs to it; without SERVICE: all services, and the daemon',
+    )
+    .argument('[service]')
+    .action((service: string | undefined, _options: object, command: Command) =>
+      run(command, context => commands.down(context, service)),
+    );
+
+  program
+    .command('status')
+    .description('services and their guests')
+    .argument('[service]')
+    .action((service: string | undefined, _options: object, command: Command) =>
+      run(command, context => commands.status(context, service)),
+    );
+
+  program
+    .command('connections')
+    .description('connections, the guest that serves each, and positions in their streams')
+    .argument('[service]')
+    .action((service: string | undefined, _options: object, command: Command) =>
+      run(command, context => commands.connections(context, service)),
+    );
+
+  program
+    .command('events')
+    .description('the event log, oldest first')
+    .option('--follow', 'go on with new events as they happen')
+    .option('--since <seq>', 'begin with this sequence number', sequenceNumber, 0)
+    .action((options: { follow?: boolean; since: number }, command: Command) =>
+      run(command, context => commands.events(context, options.since, options.follow ?? false)),
+    );
+
+  const faults: DrillFault[] = ['guest-panic', 'vm-kill'];
+  program
+    .command('drill')
+    .description('inject a fault into the primary of SERVICE and report the recovery')
+    .argument('<service>')
+    .addOption(new Option('--fault <fault>', 'what to inject').choices(faults).makeOptionMandatory())
+    .action((service: string, options: { fault: DrillFault }, command: Command) =>
+      run(command, context => commands.drill(context, service, options.fault)),
+    );
+
+  return program;
+}
+
+function sequenceNumber(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) {
+    throw new InvalidArgumentError('Expected a sequence number, 0 or more.');
+  }
+  return value;
+}

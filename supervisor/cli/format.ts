@@ -1,0 +1,77 @@
+import type { ConnectionStatus, HoldfastEvent, ServiceStatus } from '../api/types.js';
+import { table } from './table.js';
+
+/** Services, the reasons of those that are not protected, and the guests of all. */
+export function formatStatus(services: readonly ServiceStatus[]): string {
+  if (services.length === 0) {
+    return 'no services; start one with `holdfast protect CONFIG`';
+  }
+  const overview = table(services, [
+    { title: 'SERVICE', cell: s => s.name },
+    { title: 'PHASE', cell: s => s.phase },
+    { title: 'ADDRESS', cell: s => s.address },
+    { title: 'PORTS', cell: s => s.ports.join(',') },
+    { title: 'ACCEL', cell: s => s.accel },
+    { title: 'EPOCH', right: true, cell: s => s.epoch },
+    { title: 'TRACKED', right: true, cell: s => s.connections.tracked },
+    { title: 'HELD', right: true, cell: s => s.connections.held },
+    { title: 'SPLICED', right: true, cell: s => s.connections.spliced },
+    { title: 'CLOSED', right: true, cell: s => s.connections.closed },
+    { title: 'RECOVERIES', right: true, cell: s => s.recoveries },
+    { title: 'LOG FREE', right: true, cell: s => freeShare(s.log) },
+  ]);
+  const reasons = services.filter(s => s.reason !== undefined).map(s => `${s.name}: ${s.reason}`);
+  const guests = table(
+    services.flatMap(service => service.guests.map(guest => ({ service: service.name, ...guest }))),
+    [
+      { title: 'GUEST', cell: g => g.name },
+      { title: 'SERVICE', cell: g => g.service },
+      { title: 'ROLE', cell: g => g.role },
+      { title: 'STATE', cell: g => g.state },
+      { title: 'PID', right: true, cell: g => g.pid },
+      { title: 'VCPU MS', right: true, cell: g => Math.round(g.vcpuMs) },
+      {
+        title: 'AT SUSPEND',
+        right: true,
+        cell: g => (g.vcpuMsAtSuspend !== undefined ? Math.round(g.vcpuMsAtSuspend) : undefined),
+      },
+      { title: 'BOOT', cell: g => g.bootId },
+      { title: 'CONSOLE', cell: g => g.serialLog },
+    ],
+  );
+  return [overview, ...reasons, '', guests].join('\n');
+}
+
+export function formatConnections(connections: readonly ConnectionStatus[]): string {
+  if (connections.length === 0) {
+    return 'no connections';
+  }
+  return table(connections, [
+    { title: 'SERVICE', cell: c => c.service },
+    { title: 'CLIENT', cell: c => c.client },
+    { title: 'PORT', right: true, cell: c => c.port },
+    { title: 'STATE', cell: c => c.state },
+    { title: 'GUEST', cell: c => c.guest },
+    { title: 'EPOCH', right: true, cell: c => c.epoch },
+    { title: 'INPUT', right: true, cell: c => c.inputBytes },
+    { title: 'SENT', right: true, cell: c => c.outputSent },
+    { title: 'ACKED', right: true, cell: c => c.outputAcked },
+    { title: 'FAILOVERS', right: true, cell: c => c.failovers },
+  ]);
+}
+
+/** `2026-05-04 10:11:12.345  #17  web  recovery.done  12 connections kept`, in local time. */
+export function formatEvent(event: HoldfastEvent): string {
+  const local = new Date(event.at - new Date(event.at).getTimezoneOffset() * 60_000);
+  const time = local.toISOString().slice(0, 23).replace('T', ' ');
+  return [time, `#${event.seq}`, event.service ?? '-', event.type, oneLine(event.message)].join('  ');
+}
+
+/** Messages may quote what a guest wrote: neither a line break nor a terminal sequence of it may pass. */
+function oneLine(text: string): string {
+  return text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ');
+}
+
+function freeShare(log: ServiceStatus['log']): string | undefined {
+  return log.segmentsTotal > 0 ? `${Math.floor((100 * log.segmentsFree) / log.segmentsTotal)}%` : undefined;
+}

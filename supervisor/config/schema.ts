@@ -1,0 +1,139 @@
+import { z } from 'zod';
+import { formatIpv4, isHostOf, overlaps, parseCidr, parseIpv4 } from './cidr.js';
+
+/**
+ * Schema of one protected service. Every message completes the sentence "<field> is <value>, expected ...", because
+ * it is printed both as the finding and as the remedy.
+ */
+
+/** A mapping that refuses unknown fields: a misspelt option that is silently ignored is found at the first fault. */
+function mapping<Shape extends z.core.$ZodShape>(shape: Shape) {
+  const fields = Object.keys(shape).join(', ');
+  return z.strictObject(shape, {
+    error: issue =>
+      issue.code === 'unrecognized_keys'
+        ? `one of the fields ${fields}`
+        : `a mapping with the fields ${fields}`,
+  });
+}
+
+/** Whole number in a range, with one message for every way to miss it. */
+function whole(min: number, max: number) {
+  const error = `a whole number from ${min} to ${max}`;
+  return z.int({ error }).min(min, { error }).max(max, { error });
+}
+
+function text(pattern: RegExp, error: string) {
+  return z.string({ error }).regex(pattern, { error });
+}
+
+function oneOf<const Values extends readonly [string, ...string[]]>(...values: Values) {
+  return z.enum(values, { error: values.length === 1 ? values[0] : `one of ${values.join(', ')}` });
+}
+
+/** The service address: a host of its network, which needs room for at least a client or gateway beside it. */
+const serviceAddress = (() => {
+  const error = 'an IPv4 host address with prefix from /8 to /30, such as 192.0.2.10/24';
+  return z.string({ error }).refine(
+    value => {
+      const cidr = parseCidr(value);
+      return cidr !== undefined && cidr.prefix >= 8 && cidr.prefix <= 30 && isHostOf(cidr, cidr.address);
+    },
+    { error },
+  );
+})();
+
+/** Room for the host and for every guest made over the service's life, successors included. */
+const managementSubnet = (() => {
+  const error = 'an IPv4 network from /8 to /28 without host bits, such as 192.168.77.0/24';
+  return z.string({ error }).refine(
+    value => {
+      const cidr = parseCidr(value);
+      return cidr !== undefined && cidr.prefix >= 8 && cidr.prefix <= 28 && cidr.address === cidr.network;
+    },
+    { error },
+  );
+})();
+
+const gateway = z
+  .string({ error: 'an IPv4 address' })
+  .refine(value => parseIpv4(value) !== undefined, { error: 'an IPv4 address' });
+
+const ports = z
+  .array(whole(1, 65535), { error: 'a list of 1 to 16 ports' })
+  .min(1, { error: 'a list of 1 to 16 ports' })
+  .max(16, { error: 'a list of 1 to 16 ports' })
+  .refine(list => new Set(list).size === list.length, { error: 'a list without repeated ports' });
+
+/** Where the guests come from. The two kinds are kept apart by `kind`, so that no code can use half of each. */
+const source = mapping({
+  image: text(/\S/, 'a path to an appliance directory or its YAML').optional(),
+  domain: text(/^[^\s/]+$/, 'the name of a libvirt domain').optional(),
+}).transform((value, context) => {
+  if (value.image !== undefined && value.domain === undefined) {
+    return { kind: 'image' as const, image: value.image };
+  }
+  if (value.domain !== undefined && value.image === undefined) {
+    return { kind: 'domain' as const, domain: value.domain };
+  }
+  context.issues.push({ code: 'custom', input: value, message: 'exactly one of image and domain' });
+  return z.NEVER;
+});
+
+export const serviceSchema = mapping({
+  // Interface names are this plus a suffix, and Linux allows them 15 characters.
+  name: text(
+    /^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$/,
+    'a DNS label of at most 12 characters: lower-case letters, digits and inner hyphens',
+  ),
+  address: serviceAddress,
+  gateway: gateway.optional(),
+  ports,
+  source,
+  uplink: mapping({
+    bridge: text(/^(?!\.{1,2}$)[^\s/:]{1,15}$/, 'the name of a bridge on this host (at most 15 characters)'),
+  }),
+  management: mapping({ subnet: managementSubnet.default('192.168.77.0/24') }).prefault({}),
+  guest: mapping({
+    memoryMiB: whole(64, 1_048_576).default(384),
+    vcpus: whole(1, 64).default(1),
+  }).prefault({}),
+  hypervisor: mapping({
+    uri: text(/^[a-z+]+:\/\/\S*$/, 'a libvirt URI such as qemu:///system').optional(),
+  }).prefault({}),
+  detect: mapping({
+    heartbeatMs: whole(10, 10_000).default(50),
+    misses: whole(1, 100).default(3),
+  }).prefault({}),
+  recovery: mapping({
+    compare: oneOf('sampled', 'full').default('sampled'),
+    masks: z.array(oneOf('http-date'), { error: 'a list of masks' }).default(['http-date']),
+    former: oneOf('keep', 'destroy', 'dump').default('keep'),
+    replayDeadlineMs: whole(100, 3_600_000).default(30_000),
+  }).prefault({}),
+  log: mapping({
+    sizeMiB: whole(1, 65_536).default(256),
+    onFull: oneOf('backpressure', 'unprotected').default('backpressure'),
+  }).prefault({}),
+  storage: z
+    .literal('none', { error: 'none (shared and handed-over are not yet supported)' })
+    .default('none'),
+}).superRefine((config, context) => {
+  // Fields that are wrong on their own have been reported, and are compared with nothing.
+  const network = parseCidr(config.address);
+  const management = parseCidr(config.management.subnet);
+  const address = parseIpv4(config.gateway ?? '');
+  if (network && address !== undefined) {
+    if (!isHostOf(network, address) || address === network.address) {
+      const message = `another host of the network of address, ${formatIpv4(network.network)}/${network.prefix}`;
+      context.addIssue({ code: 'custom', path: ['gateway'], message });
+    }
+  }
+  if (network && management && overlaps(network, management)) {
+    const message = `a network that does not overlap the service's own, ${config.address}`;
+    context.addIssue({ code: 'custom', path: ['management', 'subnet'], message });
+  }
+});
+
+/** One protected service, validated, with every default filled in. */
+export type ServiceConfig = z.output<typeof serviceSchema>;

@@ -1,0 +1,80 @@
+import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { run } from './run.js';
+
+const BPFFS = '/sys/fs/bpf';
+const SHM = '/dev/shm';
+
+export interface LeftoverOptions {
+  /** State directory of a supervisor: QEMU and libvirt processes that name it count. Default: the lab's directory. */
+  stateDir?: string;
+}
+
+/**
+ * What a finished run of lab `tag` left on the machine, one line each; empty means clean. Pins and shm files are listed whatever
+ * service they belong to: where others work on the machine, subtract a list taken before.
+ */
+export async function leftovers(tag: string, options: LeftoverOptions = {}): Promise<string[]> {
+  const stateDir = options.stateDir ?? `/tmp/holdfast-lab-${tag}`;
+  const namespaces = (await run(['ip', 'netns', 'list'])).stdout.split('\n').map(line => line.split(' ')[0]!);
+  const links = (await run(['ip', '-o', 'link', 'show'])).stdout.split('\n');
+  return [
+    ...namespaces.filter(name => name.startsWith(`hf-${tag}-`)).map(name => `namespace ${name}`),
+    ...links.flatMap(line => /^\d+: (hf[^:@]*)/.exec(line)?.[1] ?? []).map(name => `device ${name}`),
+    ...pins().map(path => `pin ${path}`),
+    ...shmFiles().map(path => `shm file ${path}`),
+    ...hypervisorProcesses(stateDir),
+  ];
+}
+
+/** Pins and shm files whose path carries `tag` as a word; for sweeping up after an interrupted run of that tag. */
+export function removeMarkedFiles(tag: string): void {
+  const marked = new RegExp(`(^|[-_./])${tag}($|[-_./])`);
+  for (const path of [...pins(), ...shmFiles()])
+    if (marked.test(path)) rmSync(path, { recursive: true, force: true });
+}
+
+function shmFiles(): string[] {
+  return list(SHM).filter(path => basename(path).startsWith('holdfast'));
+}
+
+/** Deepest first, so that removing them in order empties directories before their own turn. */
+function pins(): string[] {
+  const tops = list(BPFFS).filter(path => basename(path).startsWith('holdfast'));
+  const walk = (path: string): string[] => [...(isDirectory(path) ? list(path).flatMap(walk) : []), path];
+  return tops.flatMap(walk);
+}
+
+function hypervisorProcesses(stateDir: string): string[] {
+  const found: string[] = [];
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
+    try {
+      const argv = readFileSync(`/proc/${entry}/cmdline`, 'latin1').split('\0');
+      if (!/qemu|libvirt|virtlog/.test(argv[0]!)) continue;
+      // a private libvirtd is told nothing of the state directory: parts of it are mounted over its own
+      const mounts = () => readFileSync(`/proc/${entry}/mountinfo`, 'latin1');
+      if (!argv.some(word => word.includes(stateDir)) && !mounts().includes(stateDir)) continue;
+      found.push(`process ${entry}: ${argv.join(' ').slice(0, 160).trim()}`);
+    } catch {
+      // ended while we looked
+    }
+  }
+  return found;
+}
+
+function list(dir: string): string[] {
+  try {
+    return readdirSync(dir).map(name => join(dir, name));
+  } catch {
+    return [];
+  }
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
+}

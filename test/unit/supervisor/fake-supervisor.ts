@@ -1,0 +1,149 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HoldfastError } from '../../../hypervisor-shim/errors.js';
+import type {
+  ConnectionStatus,
+  DrillFault,
+  RecoveryReport,
+  ServiceStatus,
+} from '../../../supervisor/api/types.js';
+import type { RunningSupervisor, SupervisorOptions } from '../../../supervisor/cli/supervisor-factory.js';
+import { parseServiceConfig } from '../../../supervisor/config/config.js';
+import type { EventLog } from '../../../supervisor/events/event-log.js';
+
+/** Operations without machines: services are entries of a map, and a drill reports what it is told to. */
+export class FakeSupervisor implements RunningSupervisor {
+  readonly services = new Map<string, ServiceStatus>();
+  shutdowns = 0;
+  /** Connections the next drill loses. */
+  lost = 0;
+
+  constructor(private readonly log: EventLog) {}
+
+  static async create(options: SupervisorOptions): Promise<FakeSupervisor> {
+    if (process.env.FAKE_START_ERROR) {
+      throw new HoldfastError('HF_LIBVIRT_UNREACHABLE', process.env.FAKE_START_ERROR, 'Start libvirtd.');
+    }
+    const fake = new FakeSupervisor(options.eventLog);
+    fake.lost = Number(process.env.FAKE_LOST ?? 0);
+    return fake;
+  }
+
+  async protect(text: string, source: string): Promise<ServiceStatus> {
+    const config = parseServiceConfig(text, source);
+    if (this.services.has(config.name)) {
+      throw new HoldfastError('HF_SERVICE_EXISTS', `${config.name} is protected already`, 'Stop it first.');
+    }
+    this.log.append('service.starting', config.name, 'guests boot');
+    await sleep(20);
+    const service = sampleService(config.name, config.address, config.ports);
+    this.services.set(config.name, service);
+    this.log.append('service.protected', config.name, 'primary active, backup suspended');
+    return service;
+  }
+
+  async status(): Promise<ServiceStatus[]> {
+    return [...this.services.values()];
+  }
+
+  async connections(service?: string): Promise<ConnectionStatus[]> {
+    if (service === 'broken') {
+      throw new TypeError('a defect');
+    }
+    return [...this.services.keys()]
+      .filter(name => service === undefined || name === service)
+      .map(name => sampleConnection(name));
+  }
+
+  async drill(name: string, fault: DrillFault): Promise<RecoveryReport> {
+    if (!this.services.has(name)) {
+      throw new HoldfastError('HF_SERVICE_UNKNOWN', `there is no service "${name}"`, 'Give one there is.');
+    }
+    this.log.append('recovery.done', name, 'recovered', { fault });
+    return sampleReport(name, this.lost);
+  }
+
+  events(since: number, follow: boolean, signal: AbortSignal) {
+    return this.log.events(since, follow, signal);
+  }
+
+  async down(name?: string): Promise<void> {
+    for (const service of name === undefined ? [...this.services.keys()] : [name]) {
+      this.services.delete(service);
+      this.log.append('service.down', service, 'everything removed');
+    }
+  }
+
+  async shutdown(): Promise<void> {
+    this.shutdowns++;
+  }
+}
+
+export function sampleService(name: string, address: string, ports: number[]): ServiceStatus {
+  const serialLog = `/var/lib/holdfast/${name}/a.console`;
+  return {
+    name,
+    phase: 'protected',
+    reason: undefined,
+    address,
+    ports,
+    accel: 'tcg',
+    epoch: 1,
+    connections: { tracked: 2, held: 0, spliced: 1, closed: 7 },
+    recoveries: 0,
+    guests: [
+      {
+        name: `${name}-a`,
+        role: 'primary',
+        state: 'active',
+        bootId: 'b1',
+        vcpuMs: 1234.6,
+        vcpuMsAtSuspend: undefined,
+        serialLog,
+        pid: 4711,
+      },
+    ],
+    log: { segmentsFree: 75, segmentsTotal: 100 },
+  };
+}
+
+export function sampleReport(service: string, lost: number): RecoveryReport {
+  const verdict = { port: 80, inputBytes: 10, outputBytes: 20 };
+  const kept = { ...verdict, outcome: 'kept' as const, reason: 'spliced' };
+  return {
+    service,
+    cause: 'guest-panic',
+    epoch: 2,
+    faultAt: 1000,
+    detectedAt: 1012.3,
+    fencedAt: 1013.1,
+    resumedAt: 1015,
+    firstSpliceAt: 1022.1,
+    lastSpliceAt: 1105,
+    kept: 2,
+    lost,
+    verdicts: [
+      { ...kept, client: '192.0.2.50:1000', spliceMs: 9.1 },
+      { ...kept, client: '192.0.2.50:1001', spliceMs: 92 },
+      ...Array.from({ length: lost }, (_, i) => ({
+        ...verdict,
+        client: `192.0.2.51:${2000 + i}`,
+        outcome: 'lost' as const,
+        reason: 'output differs',
+        spliceMs: undefined,
+      })),
+    ],
+  };
+}
+
+function sampleConnection(service: string): ConnectionStatus {
+  const positions = { inputBytes: 100, outputSent: 2000, outputAcked: 1900, failovers: 0 };
+  return {
+    service,
+    client: '192.0.2.50:1000',
+    port: 80,
+    state: 'tracked',
+    guest: `${service}-a`,
+    epoch: 1,
+    ...positions,
+  };
+}
