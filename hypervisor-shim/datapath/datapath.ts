@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, unlinkSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { HoldfastError } from '../errors.js';
 import { native } from '../native/native.js';
@@ -99,6 +100,8 @@ export class DataPath {
     if (!existsSync(pinDirectory)) return;
     for (const name of readdirSync(pinDirectory)) unlinkSync(`${pinDirectory}/${name}`);
     rmdirSync(pinDirectory);
+    const parent = dirname(pinDirectory);
+    if (basename(parent) === 'holdfast' && readdirSync(parent).length === 0) rmdirSync(parent);
   }
 
   private initialize(o: DataPathOptions, slabs: number, large: number): void {

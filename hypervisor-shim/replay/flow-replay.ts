@@ -121,7 +121,7 @@ export class FlowReplay {
 
   /** Splices if the guest stands where the client believes it to stand. */
   trySplice(): Outcome {
-    if (!this.connected || this.fed < this.flow.in_end) return RUNNING;
+    if (!this.connected || this.fed < this.flow.in_end) return this.judge();
     switch (this.path.transition(OP.SPLICE, this.id, this.flow.generation, { in_end: this.flow.in_end })) {
       case RESULT.DONE:
         this.flow = this.path.flow(this.id) ?? this.flow;

@@ -85,7 +85,8 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 	}
 	if (start < g_ack)
 		start = g_ack; /* L2: never below what the guest acknowledged */
-	if (f->fin_in != HF_UNSET && (end > (__s64)f->fin_in || ((p->flags & TH_FIN) && end != (__s64)f->fin_in))) {
+	if (f->fin_in != HF_UNSET &&
+	    ((p->len && end > (__s64)f->fin_in) || ((p->flags & TH_FIN) && end != (__s64)f->fin_in))) {
 		a->why = HF_STAT_DROP_CONFLICT;
 		return;
 	}
