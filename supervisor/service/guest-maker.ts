@@ -1,0 +1,101 @@
+import { execFile } from 'node:child_process';
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { PAGE_BYTES } from '../../guest-agent/wire/control-page.js';
+import { HoldfastError } from '../../hypervisor-shim/errors.js';
+import { IvshmemChannel } from '../../hypervisor-shim/guest-channel/ivshmem.js';
+import type { Hypervisor } from '../../hypervisor-shim/hypervisor.js';
+import { native } from '../../hypervisor-shim/native/native.js';
+import type { ServiceConfig } from '../config/config.js';
+import { GuestVm } from './guest.js';
+import type { Image } from './image.js';
+import { type ServiceNames, SHM } from './names.js';
+import type { ServiceNetwork, SlotNetwork } from './network.js';
+import type { ServiceFiles } from './state-file.js';
+
+/** Makes the guests of one service: overlay disk, control page, taps and definition; and takes them apart. */
+export class GuestMaker {
+  constructor(
+    private readonly hypervisor: Hypervisor,
+    private readonly config: ServiceConfig,
+    private readonly names: ServiceNames,
+    private readonly files: ServiceFiles,
+    private readonly image: Image,
+    private readonly network: ServiceNetwork,
+  ) {}
+
+  /** Defines the `generation`th guest in `slot`; it is off. */
+  async make(generation: number, slot: number): Promise<GuestVm> {
+    const name = this.names.guest(generation);
+    mkdirSync(this.files.directory, { recursive: true });
+    try {
+      const disk = await this.#overlay(name);
+      const channel = new IvshmemChannel(native.mapFile(pagePath(this.names, name), PAGE_BYTES));
+      channel.reset();
+      const nics = await this.network.addSlot(slot);
+      const { memoryMiB, vcpus } = this.config.guest;
+      const serialLog = this.#path(name, 'console.log');
+      const machine = await this.hypervisor.define({
+        name,
+        memoryMiB,
+        vcpus,
+        boot: { kernel: this.image.kernel, initrd: this.image.initrd, cmdline: this.#cmdline(name, nics) },
+        disks: [{ path: disk, format: 'qcow2' }],
+        nics: [
+          { tap: nics.tap, mac: nics.mac },
+          { tap: nics.managementTap, mac: nics.managementMac },
+        ],
+        controlPage: { shm: this.names.page(name), bytes: PAGE_BYTES },
+        serialLog,
+      });
+      return new GuestVm(name, slot, nics.ifindex, machine, channel, serialLog);
+    } catch (error) {
+      await this.#removeTraces(name, slot);
+      throw error;
+    }
+  }
+
+  /** Removes a guest and all that was made for it, its console included. */
+  async unmake(guest: GuestVm): Promise<void> {
+    await guest.remove();
+    await this.#removeTraces(guest.name, guest.slot);
+  }
+
+  async #removeTraces(name: string, slot: number): Promise<void> {
+    for (const path of [this.#path(name, 'qcow2'), this.#path(name, 'console.log'), pagePath(this.names, name)]) {
+      rmSync(path, { force: true });
+    }
+    await this.network.removeSlot(slot);
+  }
+
+  #path(name: string, kind: string): string {
+    return join(this.files.directory, `${name}.${kind}`);
+  }
+
+  async #overlay(name: string): Promise<string> {
+    const path = this.#path(name, 'qcow2');
+    const base = ['-f', 'qcow2', '-F', 'qcow2', '-b', this.image.root];
+    try {
+      await promisify(execFile)('qemu-img', ['create', '-q', ...base, path]);
+    } catch (cause) {
+      const said = (cause as { stderr?: string }).stderr?.trim() || String(cause);
+      throw new HoldfastError(
+        'HF_GUEST_DISK',
+        `cannot make the disk of ${name}: ${said}`,
+        'Install qemu-utils, and see that the state directory has room.',
+        { cause },
+      );
+    }
+    return path;
+  }
+
+  #cmdline(name: string, nics: SlotNetwork): string {
+    const { address, gateway } = this.config;
+    const words = [`service=${address}`, `mgmt=${nics.managementAddress}`, `name=${name}`];
+    if (gateway !== undefined) words.push(`gateway=${gateway}`);
+    return [this.image.cmdline, ...words.map(word => `holdfast.${word}`)].join(' ');
+  }
+}
+
+const pagePath = (names: ServiceNames, guest: string): string => join(SHM, names.page(guest));

@@ -1,0 +1,147 @@
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HoldfastError } from '../../hypervisor-shim/errors.js';
+import type { GuestReport } from '../../hypervisor-shim/guest-channel/guest-channel.js';
+import type { IvshmemChannel } from '../../hypervisor-shim/guest-channel/ivshmem.js';
+import type { Guest, GuestEvent } from '../../hypervisor-shim/hypervisor.js';
+import type { GuestStatus } from '../api/types.js';
+import { now } from '../clock.js';
+
+/** What a boot may take, ms: two orders above what it takes, for a host that is busy booting others. */
+const BOOT_MS = 120_000;
+const BOOT_POLL_MS = 20;
+const TAIL_LINES = 15;
+
+/** One virtual machine in a slot of the data path, from its definition to its removal. */
+export class GuestVm {
+  state: GuestStatus['state'] = 'booting';
+  pid: number | undefined;
+  /** Ended or panicked: why. */
+  failure: string | undefined;
+  #vcpuMs = 0;
+  #vcpuMsAtSuspend: number | undefined;
+  /** A dump in progress, which removal waits for. */
+  busy: Promise<void> = Promise.resolve();
+
+  constructor(
+    readonly name: string,
+    readonly slot: number,
+    readonly ifindex: number,
+    private readonly machine: Guest,
+    readonly channel: IvshmemChannel,
+    readonly serialLog: string,
+  ) {}
+
+  report(): GuestReport {
+    return this.channel.read();
+  }
+
+  /** Starts it and resolves when its service listens. Throws `HF_GUEST_BOOT` with the console's last lines. */
+  async boot(signal: AbortSignal): Promise<void> {
+    await this.machine.start();
+    this.pid = await this.machine.pid();
+    for (const deadline = now() + BOOT_MS; this.report().application !== 'listening'; ) {
+      if (this.failure !== undefined) throw this.#bootError(this.failure);
+      if (now() > deadline) throw this.#bootError(`its service does not listen after ${BOOT_MS / 1000} s`);
+      await sleep(BOOT_POLL_MS, undefined, { signal });
+    }
+    if (this.failure !== undefined) throw this.#bootError(this.failure);
+    this.state = 'ready';
+  }
+
+  /** Lays it aside as a backup. */
+  async suspend(): Promise<void> {
+    await this.machine.suspend();
+    this.#vcpuMsAtSuspend = await this.vcpuMs();
+    this.state = 'suspended';
+  }
+
+  /** Makes it the active one; resolves with the moment its vCPUs ran again. */
+  async wake(epoch: number): Promise<number> {
+    const suspended = this.state === 'suspended';
+    this.state = 'active';
+    this.channel.activate(epoch, BigInt(Date.now()) * 1_000_000n);
+    if (suspended) await this.machine.resume();
+    return now();
+  }
+
+  /** Stops its vCPUs if they still run: it is fenced, but it has a management NIC, too. */
+  async halt(): Promise<void> {
+    if (this.state !== 'off') await this.machine.suspend().catch(() => {});
+  }
+
+  /** Hypervisor's word, asked now. */
+  runs(): Promise<boolean> {
+    return this.machine.state().then(
+      state => state === 'running',
+      () => false,
+    );
+  }
+
+  /** Takes note of what the hypervisor says of it. */
+  note(event: GuestEvent): void {
+    if (event.kind === 'panicked') this.#fail('crashed', event.detail);
+    else if (event.kind === 'gone' || event.kind === 'shutdown') this.#fail('off', event.detail);
+  }
+
+  #fail(state: 'crashed' | 'off', detail: string): void {
+    this.state = state;
+    this.failure ??= detail;
+    if (state === 'off') this.pid = undefined;
+  }
+
+  /** vCPU time so far, ms; what was last known if it is off. */
+  async vcpuMs(): Promise<number> {
+    const ns = await this.machine.vcpuTimeNs().catch(() => undefined);
+    if (ns !== undefined) this.#vcpuMs = Number(ns) / 1e6;
+    return this.#vcpuMs;
+  }
+
+  async status(role: GuestStatus['role']): Promise<GuestStatus> {
+    return {
+      name: this.name,
+      role,
+      state: this.state,
+      bootId: this.report().bootId,
+      vcpuMs: await this.vcpuMs(),
+      vcpuMsAtSuspend: this.#vcpuMsAtSuspend,
+      serialLog: this.serialLog,
+      pid: this.pid,
+    };
+  }
+
+  /** Writes its memory to `file`; `remove` waits for that. */
+  dump(file: string): Promise<void> {
+    const dump = this.machine.dump(file);
+    this.busy = dump.catch(() => {});
+    return dump;
+  }
+
+  /** Ends and undefines it. No error if that has happened already. */
+  async remove(): Promise<void> {
+    await this.busy;
+    await this.machine.destroy();
+    this.state = 'off';
+    this.pid = undefined;
+    await this.machine.undefine();
+    this.channel.close();
+  }
+
+  #bootError(why: string): HoldfastError {
+    return new HoldfastError(
+      'HF_GUEST_BOOT',
+      `guest ${this.name} did not start: ${why}; the end of its console:\n${tail(this.serialLog)}`,
+      `Correct the image (the whole console is in ${this.serialLog}), then protect the service again.`,
+    );
+  }
+}
+
+/** Consoles hold what a guest wrote: control characters other than line ends must not reach a terminal. */
+function tail(file: string): string {
+  try {
+    const lines = readFileSync(file, 'utf8').replace(/[^\P{Cc}\n]/gu, '').trimEnd().split('\n');
+    return lines.slice(-TAIL_LINES).join('\n');
+  } catch {
+    return '(no console)';
+  }
+}

@@ -1,0 +1,171 @@
+import type { DataPath } from '../../hypervisor-shim/datapath/datapath.js';
+import { HoldfastError } from '../../hypervisor-shim/errors.js';
+import { type FlowVerdict, Replayer } from '../../hypervisor-shim/replay/replayer.js';
+import type { RecoveryReport, ServicePhase } from '../api/types.js';
+import { now } from '../clock.js';
+import type { ServiceConfig } from '../config/config.js';
+import type { EventLog } from '../events/event-log.js';
+import type { GuestVm } from './guest.js';
+import type { GuestMaker } from './guest-maker.js';
+import { type ServiceNames, SLOTS } from './names.js';
+import { serviceMac } from './network.js';
+import type { SavedService, ServiceFiles } from './state-file.js';
+
+/** The primary's end, noticed and fenced, not yet recovered from. */
+export interface Fault {
+  cause: RecoveryReport['cause'];
+  detail: string;
+  detectedAt: number;
+  fencedAt: number;
+  faultAt: number | undefined;
+}
+
+/** What the parts of a protected service share: who is what, and what has happened that somebody must act on. */
+export class Protection {
+  phase: ServicePhase = 'starting';
+  reason: string | undefined = 'the primary boots';
+  primary: GuestVm | undefined;
+  backup: GuestVm | undefined;
+  /** The last failed primary, kept for diagnosis. */
+  former: GuestVm | undefined;
+  /** Ready for the next recovery. */
+  replayer: Replayer | undefined;
+  fault: Fault | undefined;
+  /** When a drill injected its fault. */
+  drillAt: number | undefined;
+  /** Verdicts of a recovery that a second fault interrupted: they belong into the report of the next. */
+  unreported: FlowVerdict[] = [];
+  /** There are held flows although the primary is well. */
+  lateFlows = false;
+  /** A replay is running: flows change state under its hands. */
+  replaying = false;
+  recoveries = 0;
+  epoch = 0;
+  #generation = 0;
+  readonly #stop = new AbortController();
+  #wake: () => void = () => {};
+
+  constructor(
+    readonly config: ServiceConfig,
+    readonly names: ServiceNames,
+    readonly files: ServiceFiles,
+    private readonly given: { config: string; source: string },
+    readonly path: DataPath,
+    readonly maker: GuestMaker,
+    private readonly log: EventLog,
+  ) {}
+
+  /** Aborted when the service is to end, or to be left alone. */
+  get stopped(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  stop(): void {
+    this.#stop.abort();
+    this.wake();
+  }
+
+  say(type: string, message: string, data: Record<string, unknown> = {}): void {
+    this.log.append(type, this.config.name, message, data);
+  }
+
+  /** Changes the phase; an event tells of each change, not of a new reason for the same. */
+  become(phase: ServicePhase, reason?: string): void {
+    const changed = phase !== this.phase;
+    this.phase = phase;
+    this.reason = reason;
+    if (changed) this.say(`service.${phase}`, reason ?? describe(this), { guests: this.#roles() });
+  }
+
+  guests(): { guest: GuestVm; role: 'primary' | 'backup' | 'former' }[] {
+    return (['primary', 'backup', 'former'] as const).flatMap(role => {
+      const guest = this[role];
+      return guest ? [{ guest, role }] : [];
+    });
+  }
+
+  guestIn(slot: number): GuestVm | undefined {
+    return this.guests().find(({ guest }) => guest.slot === slot)?.guest;
+  }
+
+  /** Defines a fresh guest in a free slot of the data path. It is fenced. */
+  async makeGuest(): Promise<GuestVm> {
+    const slot = SLOTS.find(candidate => this.guestIn(candidate) === undefined);
+    if (slot === undefined) {
+      throw new HoldfastError('HF_SLOTS', 'all slots of the data path are taken', 'This is a defect: report it.');
+    }
+    const guest = await this.maker.make(this.#generation++, slot);
+    this.path.attachGuest(slot, guest.ifindex);
+    return guest;
+  }
+
+  async removeGuest(guest: GuestVm): Promise<void> {
+    for (const { guest: candidate, role } of this.guests()) {
+      if (candidate === guest) this[role] = undefined;
+    }
+    this.path.detachGuest(guest.slot);
+    await this.maker.unmake(guest);
+  }
+
+  /** A number that no guest of this service has had. */
+  nextEpoch(): number {
+    return ++this.epoch;
+  }
+
+  prepareReplayer(): Promise<Replayer> {
+    return Replayer.prepare(this.path, {
+      namespace: this.names.replayNamespace,
+      device: this.names.replayDevice,
+      address: this.config.address.split('/')[0]!,
+      guestMac: serviceMac(this.config),
+      masks: this.config.recovery.masks,
+    });
+  }
+
+  /** The primary is lost: from the first line on nothing that it sends goes out. The first cause wins. */
+  primaryFailed(cause: Fault['cause'], detail: string, detectedAt: number): void {
+    const { primary } = this;
+    if (!primary || this.fault || this.stopped.aborted) return;
+    this.path.fence(primary.slot);
+    this.fault = { cause, detail, detectedAt, fencedAt: now(), faultAt: this.drillAt };
+    this.drillAt = undefined;
+    this.wake();
+  }
+
+  save(): void {
+    const guests = this.guests().map(({ guest: { name, slot }, role }) => ({ name, slot, role }));
+    const state: SavedService = {
+      name: this.config.name,
+      ...this.given,
+      epoch: this.epoch,
+      generation: this.#generation,
+      guests,
+    };
+    this.files.save(state);
+  }
+
+  /** Lets the upkeep look again. */
+  wake(): void {
+    this.#wake();
+  }
+
+  /** Resolves at the next `wake`, or after `ms`. */
+  nap(ms?: number): Promise<void> {
+    return new Promise(resolve => {
+      const timer = ms === undefined ? undefined : setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  #roles(): Record<string, string> {
+    return Object.fromEntries(this.guests().map(({ guest, role }) => [role, guest.name]));
+  }
+}
+
+function describe({ phase, primary, backup }: Protection): string {
+  if (phase === 'protected') return `${primary?.name} is active, ${backup?.name} waits suspended`;
+  return phase;
+}

@@ -1,0 +1,101 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import test, { type ExecutionContext } from 'ava';
+import { knownContent } from '../../images/content.js';
+import { Capture } from '../lib/capture.js';
+import { summarize } from '../lib/gaps.js';
+import { leftovers } from '../lib/leftovers.js';
+import { waitFor } from '../lib/run.js';
+import { shiftTimestamps, TS_AHEAD, TS_BEHIND } from '../lib/ts-shift.js';
+import { NetnsBed } from './lib/bed.js';
+import { download, servePeer, startPeer } from './lib/clients.js';
+import { CHAT, SINK } from './lib/peer.js';
+
+const PORTS = [80, SINK, CHAT];
+const FILE_BYTES = 24 << 20;
+const body = Buffer.concat([...knownContent('clients', 'file', FILE_BYTES)]);
+const sha256 = createHash('sha256').update(body).digest('hex');
+
+interface Variant {
+  name: string;
+  /** sysctls of the client's namespace. */
+  client?: string[];
+  mtu?: number;
+  shift?: number;
+  compare?: 'sampled' | 'full';
+}
+
+const VARIANTS: Variant[] = [
+  { name: 'a clock far ahead of the host', shift: TS_AHEAD },
+  { name: 'a clock far behind the host', shift: TS_BEHIND },
+  { name: 'no timestamps', client: ['net.ipv4.tcp_timestamps=0'] },
+  { name: 'no SACK', client: ['net.ipv4.tcp_sack=0'] },
+  { name: 'no window scaling', client: ['net.ipv4.tcp_window_scaling=0'] },
+  {
+    name: 'no options at all',
+    client: ['net.ipv4.tcp_timestamps=0', 'net.ipv4.tcp_sack=0', 'net.ipv4.tcp_window_scaling=0'],
+  },
+  { name: 'ECN', client: ['net.ipv4.tcp_ecn=1'] },
+  { name: 'MTU 576', mtu: 576 },
+  { name: 'the full comparator', compare: 'full' },
+];
+
+/** A download, an upload and a conversation, all in flight; two faults one after the other; all byte-exact. */
+async function survivesTwoFaults(t: ExecutionContext, bed: NetnsBed): Promise<void> {
+  const root = `${bed.lab.dir}/www`;
+  mkdirSync(root);
+  writeFileSync(`${root}/file`, body);
+  const start = async (slot: number) => {
+    await bed.nginx(slot, root);
+    await servePeer(bed, slot, [SINK, CHAT]);
+  };
+  await start(0);
+  await start(1);
+  const capture = await Capture.start(bed.lab, bed.client);
+  const down = download(bed, '/file', '4M');
+  const up = startPeer(bed, 'sink', 12 << 20, 3 << 20);
+  const chat = startPeer(bed, 'chat', 100, 3000, 30);
+  for (let round = 1; round <= 2; round++) {
+    const moved = BigInt(round * (2 << 20));
+    await waitFor('the transfers', 30_000, () => {
+      const flows = [...bed.path.flows()].map(e => e.flow);
+      const far = flows.some(f => f.in_end > moved) && flows.some(f => f.out_acked > moved);
+      return far && flows.length === 3 ? true : undefined;
+    });
+    const recovery = await bed.failover();
+    t.deepEqual(
+      recovery.verdicts.map(v => `${v.outcome}: ${v.reason}`),
+      ['kept: spliced', 'kept: spliced', 'kept: spliced'],
+    );
+    if (round === 1) await bed.reprotect(start);
+  }
+  t.like(await down.result, { code: 0, bytes: FILE_BYTES, sha256 });
+  t.like(await up.result, { ok: true });
+  t.like(await chat.result, { ok: true, rounds: 100 });
+  await capture.stop();
+  t.like(summarize(capture.trace(PORTS), 3), { connections: 3, resets: 0, reconnects: 0 });
+}
+
+VARIANTS.forEach((variant, i) => {
+  test.serial(`clients with ${variant.name}`, async t => {
+    const tag = `clients${i}`;
+    const bed = await NetnsBed.create(tag, {
+      ports: PORTS,
+      logMiB: 64,
+      compare: variant.compare ?? 'sampled',
+    });
+    try {
+      if (variant.client) await bed.lab.exec(bed.client.name, ['sysctl', '-qw', ...variant.client]);
+      if (variant.mtu) {
+        await bed.lab.exec(bed.client.name, [
+          ...['ip', 'link', 'set', bed.client.dev, 'mtu', `${variant.mtu}`],
+        ]);
+      }
+      if (variant.shift !== undefined) await shiftTimestamps(bed.lab, bed.client, variant.shift);
+      await survivesTwoFaults(t, bed);
+    } finally {
+      await bed.dispose();
+    }
+    t.deepEqual(await leftovers(tag), []);
+  });
+});
