@@ -49,8 +49,8 @@ image: build
 demo: build
 	@$(NODE) build/test/demo/demo.js
 
-test: build lint
-	@test/run
+test: build lint image
+	@$(NODE) build/test/run.js
 
 lint: build
 	@node_modules/.bin/biome check .

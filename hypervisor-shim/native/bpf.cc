@@ -104,14 +104,15 @@ static Napi::Value mapInfo(const Napi::CallbackInfo &info)
 	return o;
 }
 
-/* programRun(fd, context): runs a SEC("syscall") program; it reads and writes `context` in place. */
+/* programRun(fd, request): runs a tc program once with `request` as its frame; what it makes of it is written back. */
 static Napi::Value programRun(const Napi::CallbackInfo &info)
 {
-	Napi::Uint8Array context = bytesArg(info, 1);
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = context.Data(), .ctx_size_in = (__u32)context.ByteLength());
+	Napi::Uint8Array request = bytesArg(info, 1);
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = request.Data(), .data_out = request.Data(),
+		    .data_size_in = (__u32)request.ByteLength(), .data_size_out = (__u32)request.ByteLength(), .repeat = 1);
 	int err = bpf_prog_test_run_opts(intArg(info, 0), &opts);
 	if (err)
-		throwErrno(info.Env(), "BPF_PROG_RUN", -err);
+		throwErrno(info.Env(), "BPF_PROG_TEST_RUN", -err);
 	return Napi::Number::New(info.Env(), opts.retval);
 }
 

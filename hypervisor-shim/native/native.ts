@@ -15,8 +15,8 @@ export interface Native {
   /** Fills `next` with the key after `key` (the first for undefined); false at the end. */
   mapNextKey(fd: number, key: Uint8Array | undefined, next: Uint8Array): boolean;
   mapInfo(fd: number): { maxEntries: number; valueSize: number; keySize: number };
-  /** Runs a SEC("syscall") program, which changes `context` in place. */
-  programRun(fd: number, context: Uint8Array): number;
+  /** Runs a tc program once with `request` as its frame, which it changes in place. */
+  programRun(fd: number, request: Uint8Array): number;
   /** Runs a tc program `repeat` times over a frame as if received on `ifindex`; `ns` is the mean of a run. */
   programTest(
     fd: number,

@@ -4,10 +4,9 @@ import test, { type ExecutionContext } from 'ava';
 import { knownContent } from '../../images/content.js';
 import { Capture } from '../lib/capture.js';
 import { summarize } from '../lib/gaps.js';
-import { leftovers } from '../lib/leftovers.js';
 import { waitFor } from '../lib/run.js';
 import { shiftTimestamps, TS_AHEAD, TS_BEHIND } from '../lib/ts-shift.js';
-import { NetnsBed } from './lib/bed.js';
+import { NetnsBed, ownLeftovers } from './lib/bed.js';
 import { download, servePeer, startPeer } from './lib/clients.js';
 import { CHAT, SINK } from './lib/peer.js';
 
@@ -96,6 +95,6 @@ VARIANTS.forEach((variant, i) => {
     } finally {
       await bed.dispose();
     }
-    t.deepEqual(await leftovers(tag), []);
+    t.deepEqual(await ownLeftovers(tag), []);
   });
 });

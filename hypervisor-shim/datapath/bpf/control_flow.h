@@ -19,8 +19,6 @@ static __always_inline __u32 begin_replay(struct hf_flow *f, const struct hf_req
 	f->failovers++;
 	if (f->out_sent > f->compare_end)
 		f->compare_end = f->out_sent;
-	for (int i = 0; i < HF_CLAIMS; i++)
-		f->claim_used[i] = 0; /* no CPU can still be copying: the caller waited for a grace period */
 	return HF_DONE;
 }
 
@@ -60,84 +58,97 @@ static __always_inline __u32 reap(struct hf_flow *f, __u32 id)
 	return f->segments ? HF_AGAIN : HF_DONE;
 }
 
-/* Fills one of the stacks of free things; highest last, so that low ones are used first. */
-static __always_inline __u32 fill(const struct hf_request *r)
+/* Pushes one free thing: flow id, or segment address. Highest first, so that low ones are used first. */
+static long fill_one(__u32 i, struct hf_request *r)
 {
-	for (__u32 i = 0; i < 4096; i++) {
-		if (i >= r->count)
-			break;
-		__u32 value = r->first + (r->count - 1 - i) * r->stride;
-		long failed = r->which == 0   ? bpf_map_push_elem(&free_flows, &value, 0)
-			      : r->which == 1 ? bpf_map_push_elem(&free_small, &value, 0)
-					      : bpf_map_push_elem(&free_large, &value, 0);
-		if (failed)
-			return HF_FULL;
-	}
-	return HF_DONE;
+	__u32 value = r->first + (r->count - 1 - i) * r->stride;
+	long failed = r->which == 0   ? bpf_map_push_elem(&free_flows, &value, 0)
+		      : r->which == 1 ? bpf_map_push_elem(&free_small, &value, 0)
+				      : bpf_map_push_elem(&free_large, &value, 0);
+
+	r->result = failed ? HF_FULL : HF_DONE;
+	return failed != 0;
 }
 
-SEC("syscall")
-int control_flow(struct hf_request *r)
+static __always_inline __u32 change_flow(struct hf_flow *f, const struct hf_control *c, const struct hf_request *r, __u64 now)
+{
+	if (f->generation != r->generation || f->state == HF_FREE)
+		return HF_STALE;
+	switch (r->op) {
+	case HF_OP_REPLAY:
+		return begin_replay(f, r);
+	case HF_OP_SPLICE:
+		return splice(f, c, r);
+	case HF_OP_TRIM:
+		if (r->in_end > f->in_end || r->in_end < f->in_base || r->out > f->out_acked || r->out < f->out_base)
+			return HF_STALE;
+		f->in_base = r->in_end;
+		f->out_base = r->out;
+		return HF_DONE;
+	case HF_OP_CLOSE:
+		f->state = HF_CLOSED;
+		f->closed_ns = now;
+		return HF_DONE;
+	case HF_OP_REAP:
+		return f->state == HF_CLOSED ? HF_AGAIN : HF_STALE;
+	}
+	return HF_STALE;
+}
+
+/* Frees a closed flow's record and what it holds. The caller reaps late enough after the closing. */
+static __noinline __u32 reap_flow(__u32 id)
+{
+	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
+	struct hf_key key;
+	__u32 *indexed, result;
+
+	if (!f)
+		return HF_STALE;
+	key = f->key;
+	indexed = bpf_map_lookup_elem(&wire_index, &key);
+	if (indexed && *indexed == id)
+		bpf_map_delete_elem(&wire_index, &key); /* first: nobody finds it any more */
+	result = reap(f, id);
+	if (result == HF_DONE) {
+		f->generation++;
+		f->state = HF_FREE;
+		bpf_map_push_elem(&free_flows, &id, 0);
+		count(HF_STAT_CLOSED);
+	}
+	return result;
+}
+
+/*
+ * Run by user space with a request in place of a frame (BPF_PROG_TEST_RUN). A SEC("syscall") program would be the plain
+ * form, but those sleep, and 6.1 lets no sleepable program take a spin lock.
+ */
+SEC("tc")
+int control_flow(struct __sk_buff *skb)
 {
 	struct hf_control *c = get_control();
-	__u32 id = r->flow, result = HF_STALE;
-	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
-	struct hf_request in = *r;
-	__u64 now = bpf_ktime_get_ns();
+	struct hf_request r;
+	struct hf_flow *f;
+	__u32 id;
 
-	if (in.op == HF_OP_FILL) {
-		r->result = fill(&in);
-		return 0;
-	}
-	if (!c || !f) {
-		r->result = HF_STALE;
-		return 0;
-	}
-	bpf_spin_lock(&f->lock);
-	if (f->generation == in.generation && f->state != HF_FREE) {
-		switch (in.op) {
-		case HF_OP_REPLAY:
-			result = begin_replay(f, &in);
-			break;
-		case HF_OP_SPLICE:
-			result = splice(f, c, &in);
-			break;
-		case HF_OP_TRIM:
-			if (in.in_end <= f->in_end && in.in_end >= f->in_base && in.out <= f->out_acked &&
-			    in.out >= f->out_base) {
-				f->in_base = in.in_end;
-				f->out_base = in.out;
-				result = HF_DONE;
-			}
-			break;
-		case HF_OP_CLOSE:
-			f->state = HF_CLOSED;
-			f->closed_ns = now;
-			result = HF_DONE;
-			break;
-		case HF_OP_REAP:
-			if (f->state == HF_CLOSED)
-				result = HF_AGAIN;
-			break;
+	if (!c || bpf_skb_load_bytes(skb, 0, &r, sizeof(r)))
+		return TC_ACT_SHOT;
+	if (r.op == HF_OP_FILL) {
+		bpf_loop(r.count, fill_one, &r, 0);
+	} else {
+		__u64 now = bpf_ktime_get_ns();
+		id = r.flow;
+		f = bpf_map_lookup_elem(&flows, &id);
+		r.result = HF_STALE;
+		if (f) {
+			bpf_spin_lock(&f->lock);
+			r.result = change_flow(f, c, &r, now);
+			bpf_spin_unlock(&f->lock);
+			if (r.op == HF_OP_REAP && r.result == HF_AGAIN)
+				r.result = reap_flow(id);
 		}
 	}
-	bpf_spin_unlock(&f->lock);
-	if (in.op == HF_OP_REAP && result == HF_AGAIN) {
-		/* Out of the index first: nobody finds it any more, and the caller reaps late enough after closing. */
-		struct hf_key key = f->key;
-		__u32 *indexed = bpf_map_lookup_elem(&wire_index, &key);
-		if (indexed && *indexed == id)
-			bpf_map_delete_elem(&wire_index, &key);
-		result = reap(f, id);
-		if (result == HF_DONE) {
-			f->generation++;
-			f->state = HF_FREE;
-			bpf_map_push_elem(&free_flows, &id, 0);
-			count(HF_STAT_CLOSED);
-		}
-	}
-	r->result = result;
-	return 0;
+	bpf_skb_store_bytes(skb, 0, &r, sizeof(r), 0);
+	return TC_ACT_OK;
 }
 
 #endif

@@ -114,24 +114,25 @@ static __always_inline void judge_guest(struct hf_flow *f, struct packet *p, con
 	}
 	if (m->translated) {
 		__u32 window = p->window << shift_of(f->guest.wscale) >> shift_of(f->server.wscale);
-		e->seq = visible;
-		e->ack = p->flags & TH_ACK ? ack_out : p->ack;
-		e->window = window > 65535 ? 65535 : window;
+		set_edit(e, visible, p->flags & TH_ACK ? ack_out : p->ack, window > 65535 ? 65535 : window);
 		e->val_add = f->t;
-		e->sack_limit = p->ack + (1U << 30); /* the input direction is not translated */
 	}
 }
 
 /* P2: compares what was sent before, captures what was not. 0, or 1 on divergence. */
 static __noinline int check_output(struct __sk_buff *skb, struct emission *m, __u32 id, __u32 from, __u32 full)
 {
-	struct output_span o = { .id = id, .salt = m->salt };
+	struct output_span o = { .skb = skb, .id = id, .salt = m->salt };
 
 	if (m->start < m->compare_end) {
 		o.start = m->start;
 		o.from = from;
 		o.end = m->end < m->compare_end ? m->end : m->compare_end;
-		if (samples(skb, &o, 1) || bytes(skb, &o, 1))
+		o.compare = 1;
+		bpf_loop(SAMPLE_BLOCKS_PER_FRAME, sample_block, &o, 0);
+		if (!o.differs)
+			bpf_loop(BYTE_BLOCKS_PER_FRAME, byte_block, &o, 0);
+		if (o.differs)
 			return 1;
 	}
 	if (m->capture_from >= m->end || !(m->destination & TO_WIRE))
@@ -139,16 +140,15 @@ static __noinline int check_output(struct __sk_buff *skb, struct emission *m, __
 	o.start = m->capture_from;
 	o.from = from + (m->capture_from - m->start);
 	o.end = m->end;
-	if (full) {
-		bytes(skb, &o, 0);
-		return 0;
-	}
-	samples(skb, &o, 0);
-	if (o.start < m->head_start + HF_HEAD_BYTES) {
+	o.compare = 0;
+	if (!full) {
+		bpf_loop(SAMPLE_BLOCKS_PER_FRAME, sample_block, &o, 0);
+		if (o.start >= m->head_start + HF_HEAD_BYTES)
+			return 0;
 		if (o.end > m->head_start + HF_HEAD_BYTES)
 			o.end = m->head_start + HF_HEAD_BYTES;
-		bytes(skb, &o, 0);
 	}
+	bpf_loop(BYTE_BLOCKS_PER_FRAME, byte_block, &o, 0);
 	return 0;
 }
 
@@ -164,11 +164,17 @@ static __noinline int diverged(struct hf_flow *f, __u64 position)
 /* Into the replay namespace: its own MAC, and the timestamps it knows. */
 static __noinline int to_replay(struct __sk_buff *skb, struct packet *p, struct hf_control *c, __u32 k)
 {
-	struct edit e = { .seq = p->seq, .ack = p->ack, .window = p->window, .ecr_add = -k,
-			  .sack_limit = p->ack + (1U << 30) };
+	struct hf_work *w = get_work();
+	struct edit for_wire;
 
-	if (p->has_ts && translate(skb, p, &e))
+	if (!w)
 		return -1;
+	for_wire = w->edit;
+	set_edit(&w->edit, p->seq, p->ack, p->window);
+	w->edit.ecr_add = -k;
+	if (p->has_ts && translate(skb, p))
+		return -1;
+	w->edit = for_wire;
 	return bpf_skb_store_bytes(skb, 0, c->replay_mac, 6, 0);
 }
 
@@ -212,14 +218,14 @@ int from_guest(struct __sk_buff *skb)
 	struct hf_control *c = get_control();
 	struct packet p = {};
 	struct emission m = {};
-	struct edit e = {};
+	struct hf_work *w = get_work();
 	struct hf_options answer = {};
 	struct hf_key key;
 	struct hf_flow *f;
 	enum verdict kind;
 	__u32 id, slot, k = 0;
 
-	if (!c)
+	if (!c || !w)
 		return TC_ACT_SHOT;
 	slot = slot_of(c, skb->ifindex);
 	if (slot >= HF_SLOTS)
@@ -260,10 +266,10 @@ int from_guest(struct __sk_buff *skb)
 	}
 	read_timestamps(skb, &p);
 
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = bpf_ktime_get_coarse_ns();
 	bpf_spin_lock(&f->lock);
 	if (f->owner == slot && in_current_epoch(c, f) && same_key(&f->key, &key))
-		judge_guest(f, &p, c, &m, &e, now);
+		judge_guest(f, &p, c, &m, &w->edit, now);
 	else
 		m.why = HF_STAT_DROP_ZOMBIE;
 	bpf_spin_unlock(&f->lock);
@@ -284,9 +290,9 @@ int from_guest(struct __sk_buff *skb)
 		if (to_replay(skb, &p, c, m.k) || bpf_clone_redirect(skb, c->replay_ifindex, 0))
 			return drop(HF_STAT_DROP_PARSE);
 		bpf_skb_store_bytes(skb, 0, mac, 6, 0);
-		e.ecr_add = m.k; /* undo what to_replay did */
+		w->edit.ecr_add = m.k; /* undo what to_replay did */
 	}
-	if (m.translated && translate(skb, &p, &e))
+	if (m.translated && translate(skb, &p))
 		return drop(HF_STAT_DROP_PARSE);
 	return bpf_redirect(c->wire_ifindex, 0);
 }

@@ -16,14 +16,15 @@ static __always_inline void clamp_ack(const struct hf_flow *f, const struct pack
 	__u32 limit = out_seq(f, f->out_acked) - f->d, shift = shift_of(f->client.wscale);
 	__u64 window = (__u64)p->window << f->replay_wscale, room = f->client.mss;
 
-	e->ack = p->ack;
-	if ((__s32)(e->ack - limit) > 0)
-		e->ack = limit;
-	room += (__u32)(limit - e->ack);
+	__u32 ack = p->ack;
+
+	if ((__s32)(ack - limit) > 0)
+		ack = limit;
+	room += (__u32)(limit - ack);
 	if (window > room)
 		window = room;
 	window = (window + (1U << shift) - 1) >> shift;
-	e->window = window > 65535 ? 65535 : window;
+	set_edit(e, p->seq, ack, window > 65535 ? 65535 : window);
 	e->sack_limit = limit;
 }
 
@@ -32,13 +33,13 @@ int from_replay(struct __sk_buff *skb)
 {
 	struct hf_control *c = get_control();
 	struct packet p = {};
-	struct edit e = {};
+	struct hf_work *w = get_work();
 	struct hf_options offered;
 	struct hf_key key;
 	struct hf_flow *f;
 	__u32 id, ifindex = 0, tsval = 0;
 
-	if (!c)
+	if (!c || !w)
 		return TC_ACT_SHOT;
 	if (parse(skb, &p) != PKT_TCP || p.daddr != c->addr4 || !protected_port(c, p.dport) || p.flags & TH_RST)
 		return drop(HF_STAT_DROP_REPLAY);
@@ -67,17 +68,16 @@ int from_replay(struct __sk_buff *skb)
 	bpf_spin_lock(&f->lock);
 	if (f->state == HF_REPLAYING && f->answered && in_current_epoch(c, f)) {
 		__u64 end = in_position(f, p.seq) + p.len;
-		e.seq = p.seq;
-		clamp_ack(f, &p, &e);
-		e.val_add = f->k;
-		e.val_cap = f->c_tsval;
-		e.capped = 1;
+		clamp_ack(f, &p, &w->edit);
+		w->edit.val_add = f->k;
+		w->edit.val_cap = f->c_tsval;
+		w->edit.capped = 1;
 		/* L7: a FIN only where the client's own stands */
 		if (end <= f->in_end && (!(p.flags & TH_FIN) || end == f->fin_in))
 			ifindex = c->slots[f->owner & (HF_SLOTS - 1)].ifindex;
 	}
 	bpf_spin_unlock(&f->lock);
-	if (!ifindex || translate(skb, &p, &e))
+	if (!ifindex || translate(skb, &p))
 		return drop(HF_STAT_DROP_REPLAY);
 	return bpf_redirect(ifindex, 0);
 }

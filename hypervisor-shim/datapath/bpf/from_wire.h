@@ -50,6 +50,7 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 		return;
 	}
 	f->packets_in++;
+	f->last_in_ns = now;
 	if (p->flags & TH_RST) {
 		if (start == g_ack || start == (__s64)in_total(f)) {
 			f->rst_in = 1;
@@ -72,14 +73,10 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 	}
 	if (a->translated) {
 		__u64 seen = ack > (__s64)f->g_snd_nxt ? f->g_snd_nxt : ack;
-		e->seq = p->seq;
-		e->ack = out_seq(f, seen) - f->d;
-		e->window = p->window;
-		e->val_add = 0;
+		set_edit(e, p->seq, out_seq(f, seen) - f->d, p->window);
 		e->ecr_add = -f->t;
 		e->ecr_floor = f->g_tsval_first;
 		e->floored = 1;
-		e->capped = 0;
 		e->sack_add = -f->d;
 		e->sack_limit = out_seq(f, f->g_snd_nxt) - f->d;
 	}
@@ -125,7 +122,7 @@ static __noinline int log_input(struct __sk_buff *skb, __u32 id, struct admissio
 		why = merge_input(skb, id, a->from, a->start, len);
 	else
 		why = store_input(skb, id, a->from, a->start, len) ? HF_STAT_DROP_LOG_FULL : 0;
-	why = finish_input(id, a->start, a->end, (__u32)a->claim | !!fin << 8, why);
+	why = finish_input(id, a->claim, fin, why);
 	if (a->marked)
 		store_mark(id, a->mark, a->start, a->ack);
 	return why;
@@ -135,15 +132,15 @@ SEC("tc")
 int from_wire(struct __sk_buff *skb)
 {
 	struct hf_control *c = get_control();
+	struct hf_work *w = get_work();
 	struct packet p = {};
 	struct admission a = {};
-	struct edit e = {};
 	struct hf_key key;
 	struct hf_flow *f;
 	__u32 id;
 	__u64 now;
 
-	if (!c)
+	if (!c || !w)
 		return TC_ACT_SHOT;
 	switch (parse(skb, &p)) {
 	case PKT_OTHER:
@@ -175,11 +172,11 @@ int from_wire(struct __sk_buff *skb)
 	if (p.len && !checksum_vouched(skb) && !checksum_right(skb, p.l4, p.header + p.len))
 		return drop(HF_STAT_DROP_CHECKSUM);
 	read_timestamps(skb, &p);
-	now = bpf_ktime_get_ns();
+	now = bpf_ktime_get_coarse_ns();
 
 	bpf_spin_lock(&f->lock);
 	if (same_key(&f->key, &key))
-		judge_client(f, &p, c, &a, &e, now);
+		judge_client(f, &p, c, &a, &w->edit, now);
 	else
 		a.why = HF_STAT_DROP_UNKNOWN;
 	bpf_spin_unlock(&f->lock);
@@ -193,7 +190,7 @@ int from_wire(struct __sk_buff *skb)
 	}
 	if (!a.ifindex)
 		return drop(HF_STAT_HELD);
-	if (a.translated && translate(skb, &p, &e))
+	if (a.translated && translate(skb, &p))
 		return drop(HF_STAT_DROP_PARSE);
 	return bpf_redirect(a.ifindex, 0);
 }

@@ -129,8 +129,12 @@ static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, stru
 	h->epoch = c->slots[slot].epoch;
 	h->answered = 1;
 	if (h->d || h->t) {
-		struct edit e = { .seq = h->s_isn, .ack = p->ack, .window = p->window, .val_add = h->t };
-		if (translate(skb, p, &e))
+		struct hf_work *w = get_work();
+		if (!w)
+			return TC_ACT_SHOT;
+		set_edit(&w->edit, h->s_isn, p->ack, p->window);
+		w->edit.val_add = h->t;
+		if (translate(skb, p))
 			return drop(HF_STAT_DROP_PARSE);
 	}
 	return bpf_redirect(c->wire_ifindex, 0);

@@ -24,65 +24,67 @@ static __always_inline int claim(struct hf_flow *f, __u64 start, __u64 end)
 	return mine;
 }
 
-/* Under the flow's lock. Makes [start, end) present; -1 if there is no room for one more island. */
-static __always_inline int publish(struct hf_flow *f, __u64 start, __u64 end)
+/*
+ * Under the flow's lock. Makes claim `c` present; -1 if there is no room for one more island. The union of islands is
+ * built in the claim itself: what lies in a map costs the verifier no states, what lies in registers does.
+ */
+static __always_inline int publish(struct hf_flow *f, volatile struct hf_range *claimed)
 {
-	int room = -1;
+	volatile __u32 *room = &f->room;
 
-	if (start > f->in_end) {
+	*room = HF_OOO;
+	if (claimed->start <= f->in_end) {
+		if (claimed->end > f->in_end)
+			f->in_end = claimed->end;
+		if (!f->islands)
+			return 0;
+		/* islands neither touch nor overlap: one pass in any order takes in all that are reached */
 		for (int i = 0; i < HF_OOO; i++) {
-			struct hf_range *r = &f->ooo[i];
-			if (!r->end) {
-				room = i;
-			} else if (start <= r->end && r->start <= end) {
-				/* grow: take the neighbour in and write the union to the room it leaves */
-				if (r->start < start)
-					start = r->start;
-				if (r->end > end)
-					end = r->end;
-				r->end = 0;
-				f->islands--;
-				room = i;
-			}
-		}
-		if (room < 0)
-			return -1;
-		f->ooo[room].start = start;
-		f->ooo[room].end = end;
-		f->islands++;
-		return 0;
-	}
-	if (end > f->in_end)
-		f->in_end = end;
-	if (!f->islands)
-		return 0;
-	for (int i = 0; i < HF_OOO; i++) {
-		/* islands neither touch nor overlap, so one pass in any order may leave one only if it is not reached */
-		struct hf_range *r = &f->ooo[i];
-		if (r->end && r->start <= f->in_end) {
+			volatile struct hf_range *r = &f->ooo[i];
+			if (!r->end || r->start > f->in_end)
+				continue;
 			if (r->end > f->in_end)
 				f->in_end = r->end;
 			r->end = 0;
 			f->islands--;
 		}
+		return 0;
 	}
+	for (int i = 0; i < HF_OOO; i++) {
+		volatile struct hf_range *r = &f->ooo[i];
+		if (r->end && claimed->start <= r->end && r->start <= claimed->end) {
+			/* grow: take the neighbour in and write the union to the room it leaves */
+			if (r->start < claimed->start)
+				claimed->start = r->start;
+			if (r->end > claimed->end)
+				claimed->end = r->end;
+			r->end = 0;
+			f->islands--;
+		}
+		if (!r->end)
+			*room = i;
+	}
+	if (*room >= HF_OOO)
+		return -1;
+	f->ooo[*room & (HF_OOO - 1)].start = claimed->start;
+	f->ooo[*room & (HF_OOO - 1)].end = claimed->end;
+	f->islands++;
 	return 0;
 }
 
-/* After the copy (`why` is 0) or its failure: releases the claim, publishes, and notes a FIN behind the bytes. */
-__noinline int finish_input(__u32 id, __u64 start, __u64 end, __u32 claimed, __u32 why)
+/* After the copy (`why` is 0) or its failure: publishes, notes a FIN behind the bytes, releases the claim. */
+__noinline int finish_input(__u32 id, __u32 claimed, __u32 fin, __u32 why)
 {
 	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
-	__u32 fin = claimed >> 8;
 
-	if (!f)
+	if (!f || claimed >= HF_CLAIMS)
 		return HF_STAT_DROP_BUSY;
 	bpf_spin_lock(&f->lock);
-	f->claim_used[claimed & (HF_CLAIMS - 1)] = 0;
-	if (!why && publish(f, start, end))
-		why = HF_STAT_DROP_BUSY;
 	if (!why && fin && f->fin_in == HF_UNSET)
-		f->fin_in = end;
+		f->fin_in = f->claims[claimed].end;
+	if (!why && publish(f, &f->claims[claimed]))
+		why = HF_STAT_DROP_BUSY;
+	f->claim_used[claimed] = 0;
 	bpf_spin_unlock(&f->lock);
 	return why;
 }
@@ -141,37 +143,51 @@ __noinline int merge_input(struct __sk_buff *skb, __u32 id, __u32 from, __u64 po
 	return len ? HF_STAT_DROP_BUSY : 0;
 }
 
+#define CHECKSUM_CHUNK 512 /* what bpf_csum_diff of 6.1 takes at most */
+
+struct checksum_walk {
+	struct __sk_buff *skb;
+	__u8 *scratch;
+	__u32 at;
+	__u32 left;
+	__s64 sum;
+};
+
+static long checksum_chunk(__u32 i, struct checksum_walk *w)
+{
+	__u32 n = w->left > CHECKSUM_CHUNK ? CHECKSUM_CHUNK : w->left;
+
+	__builtin_memset(w->scratch, 0, CHECKSUM_CHUNK);
+	BOUND(n, CHECKSUM_CHUNK, 1);
+	if (bpf_skb_load_bytes(w->skb, w->at, w->scratch, n))
+		return 1;
+	w->sum = bpf_csum_diff(0, 0, (void *)w->scratch, CHECKSUM_CHUNK, w->sum);
+	w->at += n;
+	w->left -= n;
+	return 0;
+}
+
 /* TCP checksum of a frame that no hardware and no local stack vouches for. 1: right. */
 __noinline int checksum_right(struct __sk_buff *skb, __u32 l4, __u32 bytes)
 {
 	__u32 zero = 0;
 	struct hf_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
+	struct checksum_walk w = { .skb = skb, .at = l4, .left = bytes };
 	struct {
 		__u32 saddr, daddr;
 		__u8 zero, protocol;
 		__u16 length;
 	} pseudo = { .protocol = IPPROTO_TCP, .length = bpf_htons(bytes) };
-	__s64 sum;
 
 	if (!s || bpf_skb_load_bytes(skb, ETH_BYTES + 12, &pseudo, 8))
 		return 0;
-	sum = bpf_csum_diff(0, 0, (void *)&pseudo, sizeof(pseudo), 0);
-	for (int i = 0; i < 129 && bytes; i++) {
-		__u32 n = bytes > 512 ? 512 : bytes;
-		if (n < 512)
-			__builtin_memset(s->bytes, 0, 512);
-		if (n == 0 || bpf_skb_load_bytes(skb, l4, s->bytes, n))
-			return 0;
-		sum = bpf_csum_diff(0, 0, (void *)s->bytes, (n + 3) & ~3U, sum);
-		if (sum < 0)
-			return 0;
-		l4 += n;
-		bytes -= n;
-	}
-	sum = (sum & 0xffff) + ((__u64)sum >> 16);
-	sum = (sum & 0xffff) + ((__u64)sum >> 16);
-	sum = (sum & 0xffff) + ((__u64)sum >> 16);
-	return bytes == 0 && (__u16)sum == 0xffff;
+	w.scratch = s->bytes;
+	w.sum = bpf_csum_diff(0, 0, (void *)&pseudo, sizeof(pseudo), 0);
+	bpf_loop(65536 / CHECKSUM_CHUNK + 1, checksum_chunk, &w, 0);
+	__u64 sum = w.sum;
+	for (int i = 0; i < 3; i++)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return w.left == 0 && (__u16)sum == 0xffff;
 }
 
 struct sk_buff {

@@ -32,7 +32,7 @@ enum hf_const {
 	HF_NO_WSCALE = 0xff,
 	HF_SLOTS = 4,   /* guests that one service can have attached at once */
 	HF_NO_SLOT = 0x7fffffff,
-	HF_OOO = 6,     /* islands of out-of-order input that a flow can hold */
+	HF_OOO = 8,     /* islands of out-of-order input that a flow can hold */
 	HF_CLAIMS = 2,  /* CPUs that may be copying input of one flow at once */
 
 	/*
@@ -158,11 +158,13 @@ struct hf_flow {
 	__u32 marks;
 	__u32 segments; /* newest segment of the flow's list, 0: none */
 	__u32 islands; /* of `ooo` in use */
+	__u32 room;    /* scratch of publish() */
 	struct hf_range ooo[HF_OOO];
 	struct hf_range claims[HF_CLAIMS];
 	__u32 claim_used[HF_CLAIMS];
 	__u64 opened_ns;
 	__u64 closed_ns;
+	__u64 last_in_ns; /* last frame of the client */
 	__u64 packets_in;
 	__u64 packets_out;
 	__u32 failovers;
@@ -227,7 +229,7 @@ enum hf_result {
 	HF_FULL = 7,
 };
 
-/* Context of the control program: every change of a flow by user space goes through it (rule F5). */
+/* A request to the control program: every change of a flow by user space goes through it (rule F5). */
 struct hf_request {
 	__u32 op;
 	__u32 result;

@@ -102,7 +102,11 @@ __noinline int store_input(struct __sk_buff *skb, __u32 id, __u32 from, __u64 po
 		if (!address)
 			return -1;
 		__u8 *segment = segment_at(address);
-		if (!segment || n == 0 || n > HF_LARGE_BYTES || offset >= HF_LARGE_BYTES)
+		if (!segment)
+			return -1;
+		BOUND(n, HF_LARGE_BYTES, -1);
+		barrier_var(offset);
+		if (offset >= HF_LARGE_BYTES)
 			return -1;
 		if (bpf_skb_load_bytes(skb, from, segment + HF_SEG_HEADER + offset, n))
 			return -1;
@@ -163,7 +167,10 @@ __noinline int verify_input(struct __sk_buff *skb, __u32 id, __u32 from, __u64 p
 		if (n > HF_SMALL_BYTES)
 			n = HF_SMALL_BYTES;
 		__u32 address = find_segment(id, kind_index(HF_INPUT, index));
-		if (!address || n == 0 || bpf_skb_load_bytes(skb, from, s->bytes, n))
+		if (!address)
+			return 1;
+		BOUND(n, HF_SMALL_BYTES, 1);
+		if (bpf_skb_load_bytes(skb, from, s->bytes, n))
 			return 1;
 		if (scratch_differs(address, offset, n))
 			return 1;

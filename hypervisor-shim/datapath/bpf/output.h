@@ -68,8 +68,8 @@ __noinline int capture_bytes(struct __sk_buff *skb, __u32 address, __u32 from, _
 	if (!segment || offset >= HF_SMALL_BYTES || w.end > HF_SMALL_BYTES)
 		return -1;
 	w.segment = segment + HF_SEG_HEADER;
-	barrier_var(n);
-	if (n == 0 || n > HF_SMALL_BYTES || bpf_skb_load_bytes(skb, from, w.segment + offset, n))
+	BOUND(n, HF_SMALL_BYTES, -1);
+	if (bpf_skb_load_bytes(skb, from, w.segment + offset, n))
 		return -1;
 	bpf_loop((w.end + 7 >> 3) - (offset >> 3), mark_word, &w, 0);
 	return 0;
@@ -87,21 +87,23 @@ __noinline int compare_bytes(struct __sk_buff *skb, __u32 address, __u32 from, _
 		return 0;
 	w.segment = segment + HF_SEG_HEADER;
 	w.scratch = s->bytes;
-	barrier_var(n);
-	if (n == 0 || n > HF_SMALL_BYTES)
-		return 0;
+	BOUND(n, HF_SMALL_BYTES, 0);
 	if (bpf_skb_load_bytes(skb, from, s->bytes + offset, n))
 		return 1;
 	bpf_loop((w.end + 7 >> 3) - (offset >> 3), compare_word, &w, 0);
 	return w.differs;
 }
 
+/* Output [start, end), whose first byte lies at frame offset `from`: to be captured, or compared. */
 struct output_span {
-	__u32 id;
-	__u32 from; /* frame offset of the byte at `start` */
+	struct __sk_buff *skb;
 	__u64 start;
 	__u64 end;
 	__u64 salt;
+	__u32 id;
+	__u32 from;
+	__u32 compare;
+	__u32 differs;
 };
 
 /* Where in its block a sample lies: secret, the same each time. */
@@ -114,56 +116,52 @@ static __always_inline __u64 sample_start(__u64 salt, __u64 block)
 	return (block << HF_SAMPLE_BLOCK_SHIFT) + (h >> 33) % (HF_SAMPLE_BLOCK - HF_SAMPLE_BYTES);
 }
 
-/* Captures or compares the samples that a span covers. 0, or 1 when one differs. */
-static __noinline int samples(struct __sk_buff *skb, struct output_span *o, int compare)
+/* Captures or compares `n` bytes of a span that live at `offset` of one small segment. 1: they differ. */
+static __always_inline int touch(struct output_span *o, __u32 ki, __u32 from, __u32 offset, __u32 n)
 {
-	__u64 block = o->start >> HF_SAMPLE_BLOCK_SHIFT;
+	__u32 address = o->compare ? find_segment(o->id, ki) : obtain_segment(o->id, ki, 0);
 
-	for (int i = 0; i < 6; i++, block++) {
-		if (block << HF_SAMPLE_BLOCK_SHIFT >= o->end)
-			break;
-		__u64 start = sample_start(o->salt, block), end = start + HF_SAMPLE_BYTES, base = start;
-		if (start < o->start)
-			start = o->start;
-		if (end > o->end)
-			end = o->end;
-		if (start >= end)
-			continue;
-		__u32 ki = kind_index(HF_SAMPLES, block >> 6), from = o->from + (start - o->start);
-		__u32 offset = (block & 63) * HF_SAMPLE_BYTES + (start - base);
-		__u32 address = compare ? find_segment(o->id, ki) : obtain_segment(o->id, ki, 0);
-		if (!address)
-			continue;
-		if (!compare)
-			capture_bytes(skb, address, from, offset, end - start);
-		else if (compare_bytes(skb, address, from, offset, end - start))
-			return 1;
-	}
+	if (!address)
+		return 0; /* never captured, or no room: the comparator covers less, no byte is lost */
+	if (!o->compare)
+		capture_bytes(o->skb, address, from, offset, n);
+	else if (compare_bytes(o->skb, address, from, offset, n))
+		return o->differs = 1;
 	return 0;
 }
 
-/* Captures all bytes of a span, or compares those that were captured. 0, or 1 when one differs. */
-static __noinline int bytes(struct __sk_buff *skb, struct output_span *o, int compare)
+static long sample_block(__u32 i, struct output_span *o)
 {
-	__u64 at = o->start;
-	__u32 from = o->from;
+	__u64 block = (o->start >> HF_SAMPLE_BLOCK_SHIFT) + i;
 
-	for (int i = 0; i < 34; i++) {
-		if (at >= o->end)
-			break;
-		__u32 ki = kind_index(HF_OUTPUT, at >> HF_SMALL_SHIFT), offset = at & (HF_SMALL_BYTES - 1);
-		__u32 n = HF_SMALL_BYTES - offset;
-		if (n > o->end - at)
-			n = o->end - at;
-		__u32 address = compare ? find_segment(o->id, ki) : obtain_segment(o->id, ki, 0);
-		if (address && !compare)
-			capture_bytes(skb, address, from, offset, n);
-		else if (address && compare_bytes(skb, address, from, offset, n))
-			return 1;
-		at += n;
-		from += n;
-	}
-	return 0;
+	if (block << HF_SAMPLE_BLOCK_SHIFT >= o->end)
+		return 1;
+	__u64 base = sample_start(o->salt, block), start = base, end = base + HF_SAMPLE_BYTES;
+	if (start < o->start)
+		start = o->start;
+	if (end > o->end)
+		end = o->end;
+	if (start >= end)
+		return 0;
+	return touch(o, kind_index(HF_SAMPLES, block >> 6), o->from + (start - o->start),
+		     (block & 63) * HF_SAMPLE_BYTES + (start - base), end - start);
 }
+
+static long byte_block(__u32 i, struct output_span *o)
+{
+	__u64 block = (o->start >> HF_SMALL_SHIFT) + i, start = block << HF_SMALL_SHIFT, end = start + HF_SMALL_BYTES;
+
+	if (start >= o->end)
+		return 1;
+	if (start < o->start)
+		start = o->start;
+	if (end > o->end)
+		end = o->end;
+	return touch(o, kind_index(HF_OUTPUT, block), o->from + (start - o->start), start & (HF_SMALL_BYTES - 1),
+		     end - start);
+}
+
+#define SAMPLE_BLOCKS_PER_FRAME (65536 / HF_SAMPLE_BLOCK + 2)
+#define BYTE_BLOCKS_PER_FRAME (65536 / HF_SMALL_BYTES + 2)
 
 #endif

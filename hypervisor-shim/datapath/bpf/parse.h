@@ -123,6 +123,31 @@ static __always_inline void put32(__u8 *p, __u32 v)
 
 #define HEADER_MASK 63 /* a header is at most 60 bytes; masked offsets are what the verifier can follow */
 
+/* What becomes of a TCP header. Deltas are mod 2^32. */
+struct edit {
+	__u32 seq;
+	__u32 ack;
+	__u32 window;
+	__u32 val_add;    /* TSval += */
+	__u32 ecr_add;    /* TSecr += */
+	__u32 val_cap;    /* TSval is at most this, if capped */
+	__u32 ecr_floor;  /* TSecr is at least this, if floored */
+	__u32 sack_add;   /* SACK edges += */
+	__u32 sack_limit; /* an option with an edge beyond this is removed */
+	__u8 capped;
+	__u8 floored;
+};
+
+/* Only the fields that every edit has; no timestamp changes, no SACK edge changes or goes. */
+static __always_inline void set_edit(struct edit *e, __u32 seq, __u32 ack, __u32 window)
+{
+	__builtin_memset(e, 0, sizeof(*e));
+	e->seq = seq;
+	e->ack = ack;
+	e->window = window;
+	e->sack_limit = ack + (1U << 30);
+}
+
 /*
  * One TCP header being read or rewritten, with the offsets of its options (0: absent). Lies in a per-CPU map, not on
  * the stack: the verifier does not follow map contents, so the walk below costs it no state explosion.
@@ -131,12 +156,15 @@ struct hf_work {
 	__u8 old[64];
 	__u8 h[128]; /* 64 and slack for masked offsets */
 	__u32 at;
+	__u32 n;
+	__u32 blank; /* bytes of a hidden option still to become NOPs */
 	__u8 mss;
 	__u8 wscale;
 	__u8 sack_ok;
 	__u8 ts;
 	__u8 sack;
 	__u8 sack_blocks;
+	struct edit edit; /* what to make of it */
 };
 
 struct {
@@ -153,6 +181,48 @@ static __always_inline struct hf_work *get_work(void)
 	return bpf_map_lookup_elem(&work, &zero);
 }
 
+/* One option of the walk; a callback of bpf_loop is verified once. */
+static long walk_option(__u32 i, struct hf_work **ctx)
+{
+	struct hf_work *w = *ctx;
+	__u32 at = w->at & HEADER_MASK;
+
+	if (w->blank && at < w->n) {
+		w->blank--;
+		w->h[at] = 1;
+		w->at = at + 1;
+		return 0;
+	}
+	if (at + 1 >= w->n)
+		return 1;
+	__u32 kind = w->h[at], size = w->h[at + 1];
+	if (kind == 0)
+		return 1;
+	if (kind == 1) {
+		w->at = at + 1;
+		return 0;
+	}
+	if (size < 2 || at + size > w->n)
+		return 1;
+	w->at = at + size;
+	if (kind == 2 && size == 4)
+		w->mss = at;
+	else if (kind == 3 && size == 3)
+		w->wscale = at;
+	else if (kind == 4 && size == 2)
+		w->sack_ok = at;
+	else if (kind == 8 && size == 10)
+		w->ts = at;
+	else if (kind == 5 && size >= 10 && size <= 34) {
+		w->sack = at;
+		w->sack_blocks = (size - 2) / 8;
+	} else if (kind == 30 || kind == 34) {
+		w->at = at;
+		w->blank = size;
+	}
+	return 0;
+}
+
 /*
  * Loads a TCP header of `n` bytes and finds its options. Kinds that would hide state (MPTCP, TCP Fast Open) become
  * NOPs in the copy. Malformed options end the walk, as in the receivers.
@@ -161,42 +231,17 @@ __noinline int load_header(struct __sk_buff *skb, __u32 l4, __u32 n)
 {
 	struct hf_work *w = get_work();
 
-	if (!w || n < TCP_BYTES || n > TCP_MAX_BYTES || bpf_skb_load_bytes(skb, l4, w->old, n))
+	if (!w || n < TCP_BYTES)
+		return -1;
+	barrier_var(n); /* two plain comparisons: the verifier of 6.1 can't follow the compiler's single one */
+	if (n > TCP_MAX_BYTES || bpf_skb_load_bytes(skb, l4, w->old, n))
 		return -1;
 	__builtin_memcpy(w->h, w->old, sizeof(w->old));
 	w->mss = w->wscale = w->sack_ok = w->ts = w->sack = w->sack_blocks = 0;
 	w->at = TCP_BYTES;
-	for (int i = 0; i < 40; i++) {
-		__u32 at = *(volatile __u32 *)&w->at & HEADER_MASK;
-		if (at + 1 >= n)
-			break;
-		__u32 kind = w->h[at], size = w->h[at + 1];
-		if (kind == 0)
-			break;
-		if (kind == 1) {
-			w->at = at + 1;
-			continue;
-		}
-		if (size < 2 || at + size > n)
-			break;
-		if (kind == 2 && size == 4)
-			w->mss = at;
-		else if (kind == 3 && size == 3)
-			w->wscale = at;
-		else if (kind == 4 && size == 2)
-			w->sack_ok = at;
-		else if (kind == 8 && size == 10)
-			w->ts = at;
-		else if (kind == 5 && size >= 10 && size <= 34) {
-			w->sack = at;
-			w->sack_blocks = (size - 2) / 8;
-		} else if (kind == 30 || kind == 34) {
-			for (int j = 0; j < 40; j++)
-				if (j < size)
-					w->h[at + j] = 1;
-		}
-		w->at = at + size;
-	}
+	w->blank = 0;
+	w->n = n;
+	bpf_loop(40, walk_option, &w, 0);
 	return 0;
 }
 

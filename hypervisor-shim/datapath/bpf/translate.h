@@ -3,21 +3,6 @@
 #define HF_TRANSLATE_H
 #include "parse.h"
 
-/* What becomes of a TCP header. Deltas are mod 2^32. */
-struct edit {
-	__u32 seq;
-	__u32 ack;
-	__u32 window;
-	__u32 val_add;    /* TSval += */
-	__u32 ecr_add;    /* TSecr += */
-	__u32 val_cap;    /* TSval is at most this, if capped */
-	__u32 ecr_floor;  /* TSecr is at least this, if floored */
-	__u32 sack_add;   /* SACK edges += */
-	__u32 sack_limit; /* an option with an edge beyond this is removed */
-	__u8 capped;
-	__u8 floored;
-};
-
 static __always_inline void edit_timestamps(__u8 *ts, const struct edit *e)
 {
 	__u32 val = get32(ts + 2) + e->val_add, ecr = get32(ts + 6) + e->ecr_add;
@@ -56,7 +41,10 @@ __noinline int write_header(struct __sk_buff *skb, __u32 l4, __u32 n)
 	struct hf_work *w = get_work();
 
 	n &= ~3U;
-	if (!w || n < TCP_BYTES || n > TCP_MAX_BYTES)
+	if (!w || n < TCP_BYTES)
+		return -1;
+	barrier_var(n);
+	if (n > TCP_MAX_BYTES)
 		return -1;
 	__s64 diff = bpf_csum_diff((void *)w->old, n, (void *)w->h, n, 0);
 	if (diff < 0 || bpf_skb_store_bytes(skb, l4, w->h, n, 0))
@@ -64,13 +52,15 @@ __noinline int write_header(struct __sk_buff *skb, __u32 l4, __u32 n)
 	return bpf_l4_csum_replace(skb, l4 + 16, 0, diff, 0);
 }
 
-/* Applies an edit to an established connection's segment. */
-static __noinline int translate(struct __sk_buff *skb, struct packet *p, struct edit *e)
+/* Applies this CPU's edit to an established connection's segment. */
+static __noinline int translate(struct __sk_buff *skb, struct packet *p)
 {
 	struct hf_work *w = get_work();
+	struct edit *e;
 
 	if (!w || load_header(skb, p->l4, p->header))
 		return -1;
+	e = &w->edit;
 	put32(w->h + 4, e->seq);
 	put32(w->h + 8, e->ack);
 	w->h[14] = e->window >> 8;
