@@ -52,6 +52,12 @@ demo: build
 test: build lint image
 	@$(NODE) build/test/run.js
 
+bench: build
+	@$(NODE) build/test/bench/bench.js
+
+verify: build image
+	@$(NODE) build/test/verify.js
+
 lint: build
 	@node_modules/.bin/biome check .
 

@@ -17,7 +17,6 @@ export type SupervisorFactory = (options: SupervisorOptions) => Promise<RunningS
 
 /** Loaded late: all other commands start without the hypervisor's libraries. */
 export const createSupervisor: SupervisorFactory = async options => {
-  const module: string = '../supervisor.js';
-  const { Supervisor } = (await import(module)) as { Supervisor: { create: SupervisorFactory } };
+  const { Supervisor } = await import('../supervisor.js');
   return Supervisor.create(options);
 };

@@ -63,7 +63,11 @@ export class GuestMaker {
   }
 
   async #removeTraces(name: string, slot: number): Promise<void> {
-    for (const path of [this.#path(name, 'qcow2'), this.#path(name, 'console.log'), pagePath(this.names, name)]) {
+    for (const path of [
+      this.#path(name, 'qcow2'),
+      this.#path(name, 'console.log'),
+      pagePath(this.names, name),
+    ]) {
       rmSync(path, { force: true });
     }
     await this.network.removeSlot(slot);

@@ -139,7 +139,10 @@ export class GuestVm {
 /** Consoles hold what a guest wrote: control characters other than line ends must not reach a terminal. */
 function tail(file: string): string {
   try {
-    const lines = readFileSync(file, 'utf8').replace(/[^\P{Cc}\n]/gu, '').trimEnd().split('\n');
+    const lines = readFileSync(file, 'utf8')
+      .replace(/[^\P{Cc}\n]/gu, '')
+      .trimEnd()
+      .split('\n');
     return lines.slice(-TAIL_LINES).join('\n');
   } catch {
     return '(no console)';

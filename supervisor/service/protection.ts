@@ -28,6 +28,10 @@ export class Protection {
   backup: GuestVm | undefined;
   /** The last failed primary, kept for diagnosis. */
   former: GuestVm | undefined;
+  /** Not yet anything: what fails now is its boot. */
+  booting: GuestVm | undefined;
+  /** To be removed. */
+  failedBackup: GuestVm | undefined;
   /** Ready for the next recovery. */
   replayer: Replayer | undefined;
   fault: Fault | undefined;
@@ -61,7 +65,10 @@ export class Protection {
   }
 
   stop(): void {
-    this.#stop.abort();
+    const { name } = this.config;
+    this.#stop.abort(
+      new HoldfastError('HF_STOPPING', `${name} is being stopped`, 'Start it again when it is.'),
+    );
     this.wake();
   }
 
@@ -85,14 +92,19 @@ export class Protection {
   }
 
   guestIn(slot: number): GuestVm | undefined {
-    return this.guests().find(({ guest }) => guest.slot === slot)?.guest;
+    const all = [...this.guests().map(({ guest }) => guest), this.booting, this.failedBackup];
+    return all.find(guest => guest?.slot === slot);
   }
 
   /** Defines a fresh guest in a free slot of the data path. It is fenced. */
   async makeGuest(): Promise<GuestVm> {
     const slot = SLOTS.find(candidate => this.guestIn(candidate) === undefined);
     if (slot === undefined) {
-      throw new HoldfastError('HF_SLOTS', 'all slots of the data path are taken', 'This is a defect: report it.');
+      throw new HoldfastError(
+        'HF_SLOTS',
+        'all slots of the data path are taken',
+        'This is a defect: report it.',
+      );
     }
     const guest = await this.maker.make(this.#generation++, slot);
     this.path.attachGuest(slot, guest.ifindex);
@@ -105,6 +117,7 @@ export class Protection {
     }
     this.path.detachGuest(guest.slot);
     await this.maker.unmake(guest);
+    if (this.failedBackup === guest) this.failedBackup = undefined;
   }
 
   /** A number that no guest of this service has had. */
@@ -129,6 +142,14 @@ export class Protection {
     this.path.fence(primary.slot);
     this.fault = { cause, detail, detectedAt, fencedAt: now(), faultAt: this.drillAt };
     this.drillAt = undefined;
+    this.wake();
+  }
+
+  /** The backup died in its sleep: the service runs on, and the upkeep makes another. */
+  backupFailed(backup: GuestVm): void {
+    this.backup = undefined;
+    this.failedBackup = backup;
+    this.become('unprotected', `the backup ${backup.name} is lost: ${backup.failure}`);
     this.wake();
   }
 

@@ -19,6 +19,17 @@ export const BEYOND_BUFFERS = 11 << 20;
 /** A transfer is in flight once so much of it has moved. */
 export const IN_FLIGHT = 512 << 10;
 
+/** Traffic against the example appliance at the laboratory's service address. */
+export function makeTraffic(lab: Lab, client: ClientNamespace, image: Image, timeoutMs: number): Traffic {
+  const target = {
+    httpUrl: `http://${SERVICE_ADDRESS}`,
+    sinkUrl: `http://${SERVICE_ADDRESS}:8080`,
+    files: image.files,
+    small: image.small,
+  };
+  return new Traffic(lab, client, target, timeoutMs);
+}
+
 /** Starts `connections` clients, mixed as 20 curl, 5 wget, 10 uploads and 15 keep-alive loops in 50. */
 export function startMixedLoad(
   lab: Lab,
@@ -26,17 +37,7 @@ export function startMixedLoad(
   image: Image,
   connections: number,
 ): Traffic {
-  const traffic = new Traffic(
-    lab,
-    client,
-    {
-      httpUrl: `http://${SERVICE_ADDRESS}`,
-      sinkUrl: `http://${SERVICE_ADDRESS}:8080`,
-      files: image.files,
-      small: image.small,
-    },
-    CLIENT_TIMEOUT_MS,
-  );
+  const traffic = makeTraffic(lab, client, image, CLIENT_TIMEOUT_MS);
   const upload = makeUploadBody(lab, UPLOAD_BYTES);
   const files = [...image.files.keys()];
   const wgets = Math.round(connections / 10);

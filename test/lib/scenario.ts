@@ -64,6 +64,12 @@ export async function runScenario(options: ScenarioOptions = {}): Promise<Scenar
       result.failures.push(...numbers.failures.map(text => (rounds > 1 ? `round ${round}: ${text}` : text)));
       if (round < rounds) await supervisor.protectedAgain(tag);
     }
+    const { recoveries } = await supervisor.status(tag);
+    if (recoveries !== rounds) {
+      result.failures.push(
+        `${recoveries} recoveries from ${rounds} injected faults: ${await faultsOf(supervisor)}`,
+      );
+    }
     log('stopping the service');
     await supervisor.down();
     result.leftovers.push(...(await lab.strays()));
@@ -123,7 +129,15 @@ async function runRound(round: Round): Promise<RoundResult> {
   return { ...numbers, report };
 }
 
-function serviceConfig(name: string, image: Image, extra: Record<string, unknown> = {}) {
+/** What the supervisor took for faults, injected or not. */
+async function faultsOf(supervisor: Supervisor): Promise<string> {
+  const events = await supervisor.events();
+  const started = events.filter(event => event.type === 'recovery.started');
+  return started.map(event => event.message).join('; ');
+}
+
+/** Configuration of the example appliance as a protected service. */
+export function serviceConfig(name: string, image: Image, extra: Record<string, unknown> = {}) {
   return {
     name,
     address: `${SERVICE_ADDRESS}/24`,

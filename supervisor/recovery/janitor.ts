@@ -1,0 +1,71 @@
+import { resetToClient, resetToGuest } from '../../hypervisor-shim/datapath/frames.js';
+import { type Flow, OP, RESULT, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
+import { native } from '../../hypervisor-shim/native/native.js';
+import { connectionStatus } from '../service/flows.js';
+import type { Protection } from '../service/protection.js';
+
+const PERIOD_MS = 500;
+/** How long a closed flow still answers for its connection. */
+const LINGER_NS = 10_000_000_000n;
+
+/** Goes through the flow table now and then, for what no event announces. */
+export class Janitor {
+  #timer: NodeJS.Timeout | undefined;
+  #packets: number | undefined;
+  /** Held flows that were there at the last round. */
+  #held = new Set<string>();
+
+  constructor(private readonly p: Protection) {}
+
+  start(): void {
+    this.#packets = native.packetSocket();
+    this.#timer = setInterval(() => this.#round(), PERIOD_MS);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    if (this.#packets !== undefined) native.closeFd(this.#packets);
+    this.#packets = undefined;
+  }
+
+  #round(): void {
+    const { p } = this;
+    // A replay moves flows through the same states, and judges them itself.
+    if (p.replaying) return;
+    p.path.reap(LINGER_NS);
+    const held = new Set<string>();
+    for (const { id, flow } of p.path.flows()) {
+      if (flow.state === STATE.CLOSED) continue;
+      if (flow.state === STATE.DIVERGED) this.#reset(id, flow);
+      else if (!p.path.inCurrentEpoch(flow)) held.add(`${id}.${flow.generation}`);
+    }
+    // Twice in a row: a handshake that has just ended may be on its way into the table.
+    const late = [...held].some(key => this.#held.has(key));
+    this.#held = held;
+    if (late && p.primary?.state === 'active' && !p.fault && !p.lateFlows) {
+      p.lateFlows = true;
+      p.wake();
+    }
+  }
+
+  /** The client has bytes that this guest would never have sent: neither side may go on believing in the connection. */
+  #reset(id: number, flow: Flow): void {
+    const { p } = this;
+    if (p.path.transition(OP.CLOSE, id, flow.generation) !== RESULT.DONE) return;
+    const address = new Uint8Array(new Uint32Array([p.path.control.addr4]).buffer);
+    const ends = { guestMac: p.path.control.guest_mac.slice(0, 6), address };
+    const owner = p.guestIn(flow.owner);
+    if (this.#packets !== undefined) {
+      native.packetSend(this.#packets, p.path.control.wire_ifindex, resetToClient(flow, ends));
+      if (owner) native.packetSend(this.#packets, owner.ifindex, resetToGuest(flow, ends));
+    }
+    const { client, port } = connectionStatus(p, flow);
+    const reason = `output differs from what was sent, at byte ${flow.diverged_at}`;
+    p.say('connection.lost', `${client} to port ${port}: ${reason}`, {
+      client,
+      port,
+      reason,
+      epoch: flow.epoch,
+    });
+  }
+}

@@ -1,0 +1,51 @@
+import type { ChildProcess } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { type Lab, SERVICE_ADDRESS } from '../lib/lab.js';
+
+const CROWD = fileURLToPath(new URL('./crowd.js', import.meta.url));
+
+/** The process of crowd.ts in the client namespace of a laboratory. */
+export class CrowdClient {
+  private readonly answers: AsyncIterator<string>;
+
+  private constructor(
+    private readonly lab: Lab,
+    private readonly child: ChildProcess,
+  ) {
+    this.answers = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
+  }
+
+  static start(lab: Lab, kind: 'chat' | 'http', port: number, what: string): CrowdClient {
+    const argv = [process.execPath, CROWD, kind, SERVICE_ADDRESS, `${port}`, what];
+    const stdio = ['pipe', 'pipe', 'inherit'] as const;
+    return new CrowdClient(lab, lab.spawn(lab.clients[0]!.name, argv, { stdio: [...stdio] }));
+  }
+
+  /** Opens connections; resolves with the time until each had its first answer, ms. */
+  async open(connections: number): Promise<number> {
+    return (await this.command(`open ${connections}`)).ms;
+  }
+
+  /** One more answer on each; resolves with all bytes that the open connections have received. */
+  async ask(): Promise<number> {
+    return (await this.command('ask')).bytes;
+  }
+
+  async close(): Promise<void> {
+    await this.command('close');
+  }
+
+  stop(): Promise<void> {
+    return this.lab.stop(this.child);
+  }
+
+  private async command(line: string): Promise<{ ms: number; bytes: number }> {
+    this.child.stdin!.write(`${line}\n`);
+    const next = await this.answers.next();
+    if (next.done) throw new Error(`the client ended at '${line}'`);
+    const answer = JSON.parse(next.value) as { ms: number; bytes: number; error?: string };
+    if (answer.error !== undefined) throw new Error(`the client says at '${line}': ${answer.error}`);
+    return answer;
+  }
+}
