@@ -72,9 +72,10 @@ async function replay(
   epoch: number,
 ): Promise<FlowVerdict[]> {
   p.replaying = true;
-  const said: FlowVerdict[] = p.unreported;
+  const said = p.unreported;
   replayer.on('verdict', verdict => {
-    said.push(verdict);
+    // The last word counts: a connection that was spliced to a guest that then died is judged again.
+    said.set(`${verdict.id} ${verdict.client}`, verdict);
     const { client, port, outcome, reason, inputBytes, outputBytes, at } = verdict;
     const text = `${client} to port ${port}: ${reason}`;
     p.say(`connection.${outcome}`, text, { client, port, reason, inputBytes, outputBytes, at, epoch });
@@ -87,8 +88,8 @@ async function replay(
       deadlineMs: p.config.recovery.replayDeadlineMs,
     });
     if (fenced) throw new SecondFault(`${guest.name} was fenced while connections were replayed into it`);
-    p.unreported = [];
-    return said;
+    p.unreported = new Map();
+    return [...said.values()];
   } finally {
     p.replaying = false;
   }

@@ -10,6 +10,8 @@ import { now } from '../clock.js';
 /** What a boot may take, ms: two orders above what it takes, for a host that is busy booting others. */
 const BOOT_MS = 120_000;
 const BOOT_POLL_MS = 20;
+/** What QEMU may take to stop its vCPUs, ms: a thousand times what it does take. */
+const HALT_MS = 2000;
 const TAIL_LINES = 15;
 
 /** One virtual machine in a slot of the data path, from its definition to its removal. */
@@ -65,9 +67,17 @@ export class GuestVm {
     return now();
   }
 
-  /** Stops its vCPUs if they still run: it is fenced, but it has a management NIC, too. */
+  /**
+   * Stops its vCPUs if they still run: it is fenced, but it has a management NIC, too. A QEMU that does not answer would keep
+   * libvirt waiting for ever, and with it the next takeover: it is killed.
+   */
   async halt(): Promise<void> {
-    if (this.state !== 'off') await this.machine.suspend().catch(() => {});
+    if (this.state === 'off') return;
+    const late = sleep(HALT_MS, 'late', { ref: false });
+    const suspended = this.machine.suspend().catch(() => {});
+    if ((await Promise.race([suspended, late])) === 'late' && this.pid !== undefined) {
+      process.kill(this.pid, 'SIGKILL');
+    }
   }
 
   /** Hypervisor's word, asked now. */

@@ -37,8 +37,8 @@ export class Protection {
   fault: Fault | undefined;
   /** When a drill injected its fault. */
   drillAt: number | undefined;
-  /** Verdicts of a recovery that a second fault interrupted: they belong into the report of the next. */
-  unreported: FlowVerdict[] = [];
+  /** Verdicts, by connection, of a recovery that a second fault interrupted: they belong into the report of the next. */
+  unreported = new Map<string, FlowVerdict>();
   /** There are held flows although the primary is well. */
   lateFlows = false;
   /** A replay is running: flows change state under its hands. */
@@ -140,6 +140,7 @@ export class Protection {
     const { primary } = this;
     if (!primary || this.fault || this.stopped.aborted) return;
     this.path.fence(primary.slot);
+    primary.state = 'crashed';
     this.fault = { cause, detail, detectedAt, fencedAt: now(), faultAt: this.drillAt };
     this.drillAt = undefined;
     this.wake();

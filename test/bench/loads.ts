@@ -44,10 +44,7 @@ async function download(host: BenchHost, target: Target, seconds: number): Promi
   await sleep(seconds * 1000);
   await host.lab.stop(child);
   await closed;
-  const done = said
-    .trim()
-    .split('\n')
-    .map(line => line.split(' ').map(Number));
+  const done = [...said.matchAll(/^(\d+) ([\d.]+)\n/gm)].map(line => [Number(line[1]), Number(line[2])]);
   if (done.length < 3)
     throw new Error(`bulkDown: ${done.length} transfers of ${target.file} in ${seconds} s`);
   return rate(done.slice(1) as [number, number][]);

@@ -39,10 +39,30 @@ static __always_inline __u32 splice(struct hf_flow *f, const struct hf_control *
 	return HF_DONE;
 }
 
-/* Gives the flow's segments back, newest first; at most 64 in one call. */
-static __always_inline __u32 reap(struct hf_flow *f, __u32 id)
+#define SEGMENTS_PER_CALL 64
+
+/* Gives input segments below index `until` back; HF_AGAIN when more are left than one call does. */
+static __always_inline __u32 free_input(struct hf_flow *f, __u32 id, __u32 until)
 {
-	for (int i = 0; i < 64; i++) {
+	for (int i = 0; i < SEGMENTS_PER_CALL; i++) {
+		__u32 index = f->in_first;
+		if (index >= until || index >= f->in_limit)
+			return HF_DONE;
+		struct hf_seg_key key = { id, kind_index(HF_INPUT, index) };
+		__u32 address = find_segment(id, key.kind_index);
+		if (address) {
+			bpf_map_delete_elem(&segments, &key);
+			give_back(address, index != 0);
+		}
+		f->in_first = index + 1;
+	}
+	return HF_AGAIN;
+}
+
+/* Gives captured segments back, newest first. */
+static __always_inline __u32 free_captured(struct hf_flow *f, __u32 id)
+{
+	for (int i = 0; i < SEGMENTS_PER_CALL; i++) {
 		__u32 address = f->segments;
 		if (!address)
 			return HF_DONE;
@@ -53,9 +73,9 @@ static __always_inline __u32 reap(struct hf_flow *f, __u32 id)
 		struct hf_seg_key key = { id, header->kind_index };
 		f->segments = header->next;
 		bpf_map_delete_elem(&segments, &key);
-		give_back(address, header->large);
+		give_back(address, 0);
 	}
-	return f->segments ? HF_AGAIN : HF_DONE;
+	return HF_AGAIN;
 }
 
 /* Pushes one free thing: flow id, or segment address. Highest first, so that low ones are used first. */
@@ -80,11 +100,12 @@ static __always_inline __u32 change_flow(struct hf_flow *f, const struct hf_cont
 	case HF_OP_SPLICE:
 		return splice(f, c, r);
 	case HF_OP_TRIM:
-		if (r->in_end > f->in_end || r->in_end < f->in_base || r->out > f->out_acked || r->out < f->out_base)
+		if (r->in_end > f->g_ack || r->in_end > f->in_end || r->in_end < f->in_base || r->out > f->out_acked ||
+		    r->out < f->out_base)
 			return HF_STALE;
 		f->in_base = r->in_end;
 		f->out_base = r->out;
-		return HF_DONE;
+		return HF_AGAIN; /* published; what it frees comes after */
 	case HF_OP_CLOSE:
 		f->state = HF_CLOSED;
 		f->closed_ns = now;
@@ -108,7 +129,9 @@ static __noinline __u32 reap_flow(__u32 id)
 	indexed = bpf_map_lookup_elem(&wire_index, &key);
 	if (indexed && *indexed == id)
 		bpf_map_delete_elem(&wire_index, &key); /* first: nobody finds it any more */
-	result = reap(f, id);
+	result = free_input(f, id, ~0U);
+	if (result == HF_DONE)
+		result = free_captured(f, id);
 	if (result == HF_DONE) {
 		f->generation++;
 		f->state = HF_FREE;
@@ -116,6 +139,14 @@ static __noinline __u32 reap_flow(__u32 id)
 		count(HF_STAT_CLOSED);
 	}
 	return result;
+}
+
+/* Gives back the input segments that lie wholly below the trim point. */
+static __noinline __u32 trim_input(__u32 id)
+{
+	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
+
+	return f ? free_input(f, id, input_index(f->in_base)) : HF_STALE;
 }
 
 /*
@@ -145,6 +176,8 @@ int control_flow(struct __sk_buff *skb)
 			bpf_spin_unlock(&f->lock);
 			if (r.op == HF_OP_REAP && r.result == HF_AGAIN)
 				r.result = reap_flow(id);
+			if (r.op == HF_OP_TRIM && r.result == HF_AGAIN)
+				r.result = trim_input(id);
 		}
 	}
 	bpf_skb_store_bytes(skb, 0, &r, sizeof(r), 0);

@@ -49,6 +49,14 @@ static __always_inline __u8 route_replayed(const struct hf_flow *f, const struct
 	return start >= f->out_acked ? TO_WIRE : TO_BOTH;
 }
 
+/* P2 for the stream's end: a later guest must not end it sooner than an earlier one did, nor go on behind it. */
+static __always_inline int contradicts_end(const struct hf_flow *f, const struct packet *p, __u64 end)
+{
+	if (f->fin_out == HF_UNSET)
+		return p->flags & TH_FIN && end < f->compare_end;
+	return (p->len && end > f->fin_out) || (p->flags & TH_FIN && end != f->fin_out);
+}
+
 static __always_inline void judge_guest(struct hf_flow *f, struct packet *p, const struct hf_control *c,
 					struct emission *m, struct edit *e, __u64 now)
 {
@@ -56,16 +64,24 @@ static __always_inline void judge_guest(struct hf_flow *f, struct packet *p, con
 	__s64 start = out_position(f, visible), end = start + p->len;
 	__s64 ack = in_position(f, p->ack);
 	__u64 seq_end = end + !!(p->flags & TH_FIN);
+	__u32 acks = p->flags & TH_ACK;
 
 	m->why = 0;
-	m->translated = f->state != HF_TRACKED && !(f->state == HF_CLOSED && !f->failovers);
+	m->translated = is_translated(f);
 	if (f->state == HF_DIVERGED || f->state == HF_FREE || (f->state == HF_REPLAYING && !f->answered)) {
 		m->why = HF_STAT_DROP_ZOMBIE;
 		return;
 	}
 	/* start is -1 for keep-alive probes of a fresh connection */
-	if (start < -1 || ack < 0 || ack > (__s64)in_total(f) || end - (__s64)f->out_sent > 1LL << 30) {
+	if (start < -1 || (!acks && !(p->flags & TH_RST)) || (acks && (ack < 0 || ack > (__s64)in_total(f))) ||
+	    end - (__s64)f->out_sent > 1LL << 30) {
 		m->why = HF_STAT_DROP_GUEST_LIE;
+		return;
+	}
+	if (f->failovers && contradicts_end(f, p, end)) {
+		f->state = HF_DIVERGED;
+		f->diverged_at = end;
+		m->why = HF_STAT_DIVERGED;
 		return;
 	}
 	f->packets_out++;
@@ -102,9 +118,9 @@ static __always_inline void judge_guest(struct hf_flow *f, struct packet *p, con
 		__u32 tsval = p->tsval + f->t;
 		if (p->has_ts && (__s32)(tsval - f->s_tsval) > 0)
 			f->s_tsval = tsval;
-		if (ack < (__s64)f->in_acked)
+		if (acks && ack < (__s64)f->in_acked)
 			ack_out = in_seq(f, f->in_acked); /* what was acknowledged stays so: it is in the log */
-		else
+		else if (acks)
 			f->in_acked = ack;
 		if (p->flags & TH_RST) {
 			f->state = HF_CLOSED;

@@ -13,7 +13,8 @@
  */
 static __always_inline void clamp_ack(const struct hf_flow *f, const struct packet *p, struct edit *e)
 {
-	__u32 limit = out_seq(f, f->out_acked) - f->d, shift = shift_of(f->client.wscale);
+	__u32 limit = out_seq(f, f->out_acked) - f->d;
+	__u32 shift = f->guest.wscale == HF_NO_WSCALE ? 0 : shift_of(f->client.wscale); /* both ends or none */
 	__u64 window = (__u64)p->window << f->replay_wscale, room = f->client.mss;
 
 	__u32 ack = p->ack;

@@ -42,7 +42,7 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 	a->start = a->end = 0;
 	a->ifindex = 0;
 	a->marked = 0;
-	a->translated = f->state == HF_SPLICED || (f->state == HF_CLOSED && f->failovers);
+	a->translated = is_translated(f);
 	if (live && in_current_epoch(c, f))
 		a->ifindex = c->slots[f->owner & (HF_SLOTS - 1)].ifindex;
 	if (f->state == HF_DIVERGED || f->state == HF_FREE) {
@@ -62,7 +62,8 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 		return;
 	}
 	/* F4: only a segment that the guest would take may move our idea of the client. */
-	if (start <= (__s64)f->g_edge && end + 1 >= g_ack && ack >= 0 && ack + (1LL << 30) > (__s64)f->out_sent) {
+	if (!(p->flags & TH_RST) && start <= (__s64)f->g_edge && end + 1 >= g_ack && ack >= 0 &&
+	    ack + (1LL << 30) > (__s64)f->out_sent) {
 		if (ack >= (__s64)f->out_acked) {
 			f->out_acked = ack;
 			f->c_window = p->window << shift_of(f->client.wscale);
@@ -80,6 +81,8 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 		e->sack_add = -f->d;
 		e->sack_limit = out_seq(f, f->g_snd_nxt) - f->d;
 	}
+	if (p->flags & TH_RST)
+		return; /* brings no input, and no FIN */
 	if (start < g_ack)
 		start = g_ack; /* L2: never below what the guest acknowledged */
 	if (f->fin_in != HF_UNSET &&
@@ -159,6 +162,8 @@ int from_wire(struct __sk_buff *skb)
 		return p.flags & TH_RST ? drop(HF_STAT_DROP_PARSE) : client_syn(skb, &p, &key);
 	if (p.flags & TH_SYN)
 		return drop(HF_STAT_DROP_PARSE);
+	if (!checksum_vouched(skb) && !checksum_right(skb, p.l4, p.header + p.len))
+		return drop(HF_STAT_DROP_CHECKSUM);
 	f = find_flow(&key, &id);
 	if (!f || f->state == HF_CLOSED) {
 		int n = promote(&p, &key);
@@ -169,8 +174,6 @@ int from_wire(struct __sk_buff *skb)
 		if (!f)
 			return drop(n < 0 ? -n : HF_STAT_DROP_UNKNOWN);
 	}
-	if (p.len && !checksum_vouched(skb) && !checksum_right(skb, p.l4, p.header + p.len))
-		return drop(HF_STAT_DROP_CHECKSUM);
 	read_timestamps(skb, &p);
 	now = bpf_ktime_get_coarse_ns();
 

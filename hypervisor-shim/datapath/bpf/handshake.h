@@ -157,14 +157,16 @@ static __noinline int promote(struct packet *p, struct hf_key *key)
 	struct hf_flow *f;
 	__u32 id, old;
 
-	if (!c || !found || !found->answered || p->ack != found->s_isn + 1 ||
+	if (!c || !found || !found->answered || !(p->flags & TH_ACK) || p->ack != found->s_isn + 1 ||
 	    p->seq - found->c_isn - 1 >= 1U << 20)
 		return -HF_STAT_DROP_UNKNOWN;
 	h = *found;
-	if (bpf_map_delete_elem(&pending, key))
-		return find_flow(key, &id) ? (int)id : -HF_STAT_DROP_UNKNOWN; /* another CPU was first */
 	if (bpf_map_pop_elem(&free_flows, &id))
-		return -HF_STAT_DROP_TABLE_FULL;
+		return -HF_STAT_DROP_TABLE_FULL; /* the handshake stays: the client sends again */
+	if (bpf_map_delete_elem(&pending, key)) {
+		bpf_map_push_elem(&free_flows, &id, 0);
+		return find_flow(key, &id) ? (int)id : -HF_STAT_DROP_UNKNOWN; /* another CPU was first */
+	}
 	f = bpf_map_lookup_elem(&flows, &id);
 	if (!f)
 		return -HF_STAT_DROP_TABLE_FULL;
@@ -188,7 +190,7 @@ static __noinline int promote(struct packet *p, struct hf_key *key)
 	f->g_tsval = f->g_tsval_first = h.g_tsval;
 	f->c_window = p->window << shift_of(h.client.wscale);
 	f->opened_ns = bpf_ktime_get_ns();
-	f->state = h.d ? HF_SPLICED : HF_TRACKED;
+	f->state = h.d || h.t ? HF_SPLICED : HF_TRACKED;
 	raise_flow_high(c, id);
 	struct hf_flow *former = find_flow(key, &old);
 	if (former) {

@@ -80,10 +80,11 @@ __noinline int finish_input(__u32 id, __u32 claimed, __u32 fin, __u32 why)
 	if (!f || claimed >= HF_CLAIMS)
 		return HF_STAT_DROP_BUSY;
 	bpf_spin_lock(&f->lock);
-	if (!why && fin && f->fin_in == HF_UNSET)
-		f->fin_in = f->claims[claimed].end;
+	__u64 end = f->claims[claimed].end; /* publish makes a union of it */
 	if (!why && publish(f, &f->claims[claimed]))
 		why = HF_STAT_DROP_BUSY;
+	if (!why && fin && f->fin_in == HF_UNSET)
+		f->fin_in = end;
 	f->claim_used[claimed] = 0;
 	bpf_spin_unlock(&f->lock);
 	return why;
@@ -157,7 +158,8 @@ static long checksum_chunk(__u32 i, struct checksum_walk *w)
 {
 	__u32 n = w->left > CHECKSUM_CHUNK ? CHECKSUM_CHUNK : w->left;
 
-	__builtin_memset(w->scratch, 0, CHECKSUM_CHUNK);
+	if (n < CHECKSUM_CHUNK)
+		__builtin_memset(w->scratch, 0, CHECKSUM_CHUNK);
 	BOUND(n, CHECKSUM_CHUNK, 1);
 	if (bpf_skb_load_bytes(w->skb, w->at, w->scratch, n))
 		return 1;

@@ -156,7 +156,9 @@ struct hf_flow {
 	__u64 head_in;
 	__u64 mark_out;
 	__u32 marks;
-	__u32 segments; /* newest segment of the flow's list, 0: none */
+	__u32 segments; /* newest of the list of captured segments, 0: none */
+	__u32 in_first; /* input segments below this index were given back */
+	__u32 in_limit; /* no input segment at or above this index was ever made */
 	__u32 islands; /* of `ooo` in use */
 	__u32 room;    /* scratch of publish() */
 	struct hf_range ooo[HF_OOO];
@@ -202,10 +204,10 @@ struct hf_seg_key {
 };
 
 struct hf_seg_header {
-	__u32 next; /* older segment of the same flow, 0: none */
+	__u32 next; /* older captured segment of the same flow, 0: none; input segments are found by their index */
 	__u32 flow;
 	__u32 kind_index;
-	__u32 large;
+	__u32 pad;
 };
 
 /* Before sending the input byte at `in`, the client had acknowledged output up to `out`. */

@@ -25,9 +25,11 @@ static __always_inline __u8 *segment_at(__u32 address)
 	return s ? s->bytes + ((address & UNITS_PER_SLAB_MASK) << HF_UNIT_SHIFT) : 0;
 }
 
+#define INDEX_MASK 0xfffffff
+
 static __always_inline __u32 kind_index(__u32 kind, __u32 index)
 {
-	return kind << 28 | (index & 0xfffffff);
+	return kind << 28 | (index & INDEX_MASK);
 }
 
 /* Address of a segment that exists, or 0. */
@@ -47,7 +49,7 @@ static __always_inline void give_back(__u32 address, __u32 large)
 		bpf_map_push_elem(&free_small, &address, 0);
 }
 
-/* Finds or makes a segment and links it to its flow. Returns its address; 0 when the log is full. */
+/* Finds or makes a segment and notes it in its flow. Returns its address; 0 when the log is full. */
 __noinline __u32 obtain_segment(__u32 id, __u32 ki, __u32 large)
 {
 	__u32 address = find_segment(id, ki);
@@ -64,7 +66,6 @@ __noinline __u32 obtain_segment(__u32 id, __u32 ki, __u32 large)
 	struct hf_seg_header *header = (void *)segment;
 	header->flow = id;
 	header->kind_index = ki;
-	header->large = large;
 	if (!large)
 		__builtin_memset(segment + HF_SEG_HEADER + HF_SMALL_BYTES, 0, HF_SMALL_BYTES / 8);
 	if (bpf_map_update_elem(&segments, &key, &address, BPF_NOEXIST)) {
@@ -72,8 +73,12 @@ __noinline __u32 obtain_segment(__u32 id, __u32 ki, __u32 large)
 		return find_segment(id, ki);
 	}
 	bpf_spin_lock(&f->lock);
-	header->next = f->segments;
-	f->segments = address;
+	if (ki >> 28 != HF_INPUT) {
+		header->next = f->segments;
+		f->segments = address;
+	} else if ((ki & INDEX_MASK) >= f->in_limit) {
+		f->in_limit = (ki & INDEX_MASK) + 1;
+	}
 	bpf_spin_unlock(&f->lock);
 	return address;
 }

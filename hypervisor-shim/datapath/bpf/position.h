@@ -35,6 +35,13 @@ static __always_inline int in_current_epoch(const struct hf_control *c, const st
 	return f->epoch && c->slots[f->owner & (HF_SLOTS - 1)].epoch == f->epoch;
 }
 
+/* Whether the guest's sequence numbers or clock differ from what the client knows; also true of what such a flow leaves. */
+static __always_inline int is_translated(const struct hf_flow *f)
+{
+	return f->state == HF_SPLICED || f->state == HF_REPLAYING ||
+	       (f->state == HF_CLOSED && (f->failovers || f->d || f->t));
+}
+
 /* All input, FIN included: what the guest's acknowledgement reaches when it has consumed everything. */
 static __always_inline __u64 in_total(const struct hf_flow *f)
 {
