@@ -83,7 +83,7 @@ test.serial('an upload goes on, and its half-close is replayed', async t => {
 test.serial(
   'a protocol in which the server speaks first survives three failovers of the same connections',
   async t => {
-    const rounds = 60;
+    const rounds = 200;
     await captured(t, 10, async () => {
       const chats = Array.from({ length: 10 }, (_, i) => startPeer(bed, 'chat', rounds, 1000 + 3000 * i, 50));
       await Promise.all(chats.map(c => c.open));
