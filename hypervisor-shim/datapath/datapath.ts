@@ -72,7 +72,7 @@ export class DataPath {
     const inLarge = LogStore.slabLayout(1, CONST.LARGE_STRIDE).count;
     mkdirSync(o.pinDirectory, { recursive: true });
     try {
-      native.bpfLoad(OBJECT, o.pinDirectory, {
+      loadObject(o.pinDirectory, {
         flows: o.maxFlows,
         wire_index: o.maxFlows,
         free_flows: o.maxFlows,
@@ -249,6 +249,19 @@ export class DataPath {
   close(): void {
     for (const fd of this.fds.values()) native.closeFd(fd);
     this.fds.clear();
+  }
+}
+
+function loadObject(pinDirectory: string, maxEntries: Record<string, number>): void {
+  try {
+    native.bpfLoad(OBJECT, pinDirectory, maxEntries);
+  } catch (e) {
+    throw new HoldfastError(
+      'HF_BPF_LOAD',
+      `the kernel did not take the data path: ${String((e as Error).message).slice(0, 1500)}`,
+      'It needs Linux 6.1 or newer with BTF (/sys/kernel/btf/vmlinux), root, and memory for the log (log.sizeMiB).',
+      { cause: e },
+    );
   }
 }
 

@@ -56,7 +56,7 @@ export class FlowReplay {
   /** Gives the flow to the new guest and sends the SYN. */
   begin(slot: number, epoch: number): Outcome {
     const result = this.path.transition(OP.REPLAY, this.id, this.flow.generation, { slot, epoch });
-    if (result !== RESULT.DONE) return this.judge();
+    if (result !== RESULT.DONE) return this.failed('the flow could not be given to the guest');
     const flow = this.path.flow(this.id);
     if (!flow) return { kind: 'closed', reason: 'gone' };
     this.flow = flow;
@@ -113,7 +113,7 @@ export class FlowReplay {
     return this.connected ? this.writable() : RUNNING;
   }
 
-  /** The socket reported an error or a hang-up. */
+  /** It can't go on like this: for good, if the flow's record says why; else it is worth another try. */
   failed(reason: string): Outcome {
     const outcome = this.judge();
     return outcome.kind === 'running' ? { kind: 'retry', reason } : outcome;

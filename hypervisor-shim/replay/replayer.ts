@@ -2,7 +2,7 @@ import { EventEmitter, once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { DataPath } from '../datapath/datapath.js';
 import { HoldfastError } from '../errors.js';
-import { createReplayNamespace, removeReplayNamespace } from './namespace.js';
+import { createReplayNamespace, type ReplayNamespace, removeReplayNamespace } from './namespace.js';
 import type { FlowVerdict, RecoverCommand, WorkerMessage, WorkerSetup } from './protocol.js';
 
 export type { FlowVerdict } from './protocol.js';
@@ -33,6 +33,15 @@ export class Replayer extends EventEmitter<{ verdict: [FlowVerdict] }> {
 
   static async prepare(path: DataPath, o: ReplayerOptions): Promise<Replayer> {
     const ns = await createReplayNamespace(o.namespace, o.device, { address: o.address, mac: o.guestMac });
+    try {
+      return await Replayer.start(path, o, ns);
+    } catch (e) {
+      await removeReplayNamespace(o.namespace, o.device);
+      throw e;
+    }
+  }
+
+  private static async start(path: DataPath, o: ReplayerOptions, ns: ReplayNamespace): Promise<Replayer> {
     path.attachReplay(ns.ifindex, ns.mac);
     const setup: WorkerSetup = {
       pinDirectory: path.pinDirectory,
@@ -65,8 +74,8 @@ export class Replayer extends EventEmitter<{ verdict: [FlowVerdict] }> {
               'Flows stay held; the next recovery replays them.',
             ),
           );
-        this.worker.on('error', e => fail(String(e)));
-        this.worker.on('exit', code => fail(`worker ended with ${code}`));
+        this.worker.once('error', e => fail(String(e)));
+        this.worker.once('exit', code => fail(`worker ended with ${code}`));
         this.worker.on('message', (m: WorkerMessage) => {
           if (m.type === 'verdict') {
             verdicts.push(m.verdict);
@@ -77,6 +86,7 @@ export class Replayer extends EventEmitter<{ verdict: [FlowVerdict] }> {
         this.worker.postMessage({ type: 'recover', ...command } satisfies RecoverCommand);
       });
     } finally {
+      this.worker.removeAllListeners();
       this.worker.unref();
     }
   }

@@ -41,6 +41,9 @@ class Recovery {
     native.gracePeriod();
     this.collect();
     while (!this.fenced && (this.busy() || this.collect())) {
+      // A second fault: nothing is lost by it, the flows stay held for the next guest.
+      this.fenced = this.path.control.slots(this.command.slot).epoch !== this.command.epoch;
+      if (this.fenced) break;
       this.launch();
       this.poll();
       for (const replay of [...this.running.values()]) this.settle(replay, replay.trySplice());

@@ -83,9 +83,10 @@ export async function runScenario(options: ScenarioOptions = {}): Promise<Scenar
     throw error;
   }
   await lab.dispose();
-  // All names are made of the service's, which is the tag; what bears another belongs to whoever works here beside us.
+  // Pins and shm files bear the service's name, which is the tag: others belong to whoever works here beside us.
   const ours = new RegExp(`[-/]${tag}([-/]|$)`);
-  const after = (await leftovers(tag)).filter(line => ours.test(line) && !before.includes(line));
+  const foreign = (line: string) => /^(pin|shm file) /.test(line) && !ours.test(line);
+  const after = (await leftovers(tag)).filter(line => !foreign(line) && !before.includes(line));
   result.leftovers.push(...after);
   if (result.leftovers.length > 0) result.failures.push(`left behind: ${result.leftovers.join('; ')}`);
   return result;
