@@ -50,6 +50,9 @@ async function measure(where: 'netns' | 'vm', guest: Guest): Promise<void> {
     const floor = await costs(m, 'redirect', ['bulkDown']);
     const measured = await costs(m, 'protected');
     results.nsPerPacket[where] = nsPerPacket(measured, floor.bulkDown.from_wire.ns);
+  } catch (error) {
+    log(`${where}: way ${guest.host.way}, data path ${JSON.stringify(guest.host.path.stats())}`);
+    throw error;
   } finally {
     await guest.dispose();
   }

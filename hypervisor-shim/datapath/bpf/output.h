@@ -37,13 +37,19 @@ struct word_walk {
 	__u32 differs;
 };
 
+/* Sets the presence bits of 64 bytes of the stream at once. */
 static long mark_word(__u32 i, struct word_walk *w)
 {
-	__u32 word = (w->offset >> 3) + i;
+	__u32 word = (w->offset >> 6) + i, low = word << 6;
+	__u64 bits = ~0ULL;
 
-	if (word >= HF_SMALL_BYTES / 8)
+	if (word >= HF_SMALL_BYTES / 64)
 		return 1;
-	w->segment[HF_SMALL_BYTES + word] |= word_bits(word << 3, w->offset, w->end);
+	if (low < w->offset)
+		bits &= ~0ULL << (w->offset - low);
+	if (w->end - low < 64)
+		bits &= ~0ULL >> (64 - (w->end - low));
+	*(__u64 *)(w->segment + HF_SMALL_BYTES + 8 * word) |= bits;
 	return 0;
 }
 
@@ -71,7 +77,7 @@ __noinline int capture_bytes(struct __sk_buff *skb, __u32 address, __u32 from, _
 	BOUND(n, HF_SMALL_BYTES, -1);
 	if (bpf_skb_load_bytes(skb, from, w.segment + offset, n))
 		return -1;
-	bpf_loop((w.end + 7 >> 3) - (offset >> 3), mark_word, &w, 0);
+	bpf_loop((w.end + 63 >> 6) - (offset >> 6), mark_word, &w, 0);
 	return 0;
 }
 
