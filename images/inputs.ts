@@ -45,19 +45,30 @@ export function findInputs(repo: string, yaml: string): Inputs {
   return inputs;
 }
 
+const APT = '/etc/apt';
+/** A line of either format that names an archive of Debian itself, not of somebody who adds packages to it. */
+const DEBIAN_ARCHIVE = /^\s*(deb\s|URIs:).*\/debian(-security)?\/?(\s|$)/m;
+
 /** The host's own Debian archives, or those of the files that HOLDFAST_APT_SOURCES names (separated by colons). */
 function aptSources(): string[] {
   const named = process.env.HOLDFAST_APT_SOURCES?.split(':');
-  const files = named ?? ['/etc/apt/sources.list', '/etc/apt/sources.list.d/debian.sources'];
-  const found = files.filter(
-    file => existsSync(file) && /^\s*(deb\s|URIs:)/m.test(readFileSync(file, 'utf8')),
+  const found = (named ?? hostSources()).filter(
+    file => existsSync(file) && (named || DEBIAN_ARCHIVE.test(readFileSync(file, 'utf8'))),
   );
   if (found.length > 0) return found;
   throw new HoldfastError(
     'HF_IMAGE_INPUT',
-    `no Debian archive in ${files.join(', ')}`,
+    `no Debian archive in ${named?.join(', ') ?? `${APT}/sources.list and ${APT}/sources.list.d`}`,
     'Set HOLDFAST_APT_SOURCES to a sources.list or .sources file for Debian 12.',
   );
+}
+
+function hostSources(): string[] {
+  const parts = existsSync(`${APT}/sources.list.d`) ? readdirSync(`${APT}/sources.list.d`).sort() : [];
+  const files = parts
+    .filter(name => /\.(list|sources)$/.test(name))
+    .map(name => `${APT}/sources.list.d/${name}`);
+  return [`${APT}/sources.list`, ...files];
 }
 
 /** Hash of all inputs: equal hash, equal image (but for newer versions of packages in the archive). */
