@@ -1,7 +1,7 @@
 /**
  * Runs the suites one after the other and closes with `N passed, N failed`.
  *
- *   node build/test/run.js [SUITE...]      unit libvirt fixtures netns vm; all by default
+ *   node build/test/run.js [SUITE...]      unit libvirt fixtures platform netns vm; all by default
  *
  * A suite that runs no test at all counts as failed: it can't have shown anything.
  */
@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { repositoryRoot } from './lib/run.js';
 
-const SUITES = ['unit', 'libvirt', 'fixtures', 'netns', 'vm'];
+const SUITES = ['unit', 'libvirt', 'fixtures', 'platform', 'netns', 'vm'];
 const root = repositoryRoot();
 
 interface Tally {
