@@ -9,6 +9,9 @@ import { LogStore } from './log-store.js';
 const OBJECT = fileURLToPath(new URL('./ssw.bpf.o', import.meta.url));
 const BPF_F_LOCK = 4;
 const LARGE_SHARE = 5 / 8;
+const FLOWS_AT_ONCE = 256;
+/** One small segment in so many is kept for input; captures may not take it. */
+const INPUT_SHARE = 4;
 
 export interface DataPathOptions {
   /** Directory on a bpffs that receives this service's pins; must not exist yet. */
@@ -114,6 +117,7 @@ export class DataPath {
       this.fill(isLarge ? 2 : 1, LogStore.slabLayout(slab, stride));
     }
     const c = this.control;
+    c.small_reserve = Math.floor(c.small_free / INPUT_SHARE);
     c.active = CONST.NO_SLOT;
     c.addr4 = new DataView(o.address.buffer, o.address.byteOffset, 4).getUint32(0, true);
     c.compare = o.compare === 'full' ? COMPARE.FULL : COMPARE.SAMPLED;
@@ -126,6 +130,11 @@ export class DataPath {
   private fill(which: number, r: { first: number; count: number; stride: number }): void {
     Object.assign(this.request, { op: OP.FILL, which, ...r });
     native.programRun(this.fd('control_flow'), this.request.bytes);
+  }
+
+  /** Flow records that there are. */
+  get maxFlows(): number {
+    return native.mapInfo(this.fd('flows')).maxEntries;
   }
 
   /** Descriptor of a pinned map or program, opened once. */
@@ -187,12 +196,18 @@ export class DataPath {
     return flow.state === STATE.FREE ? undefined : flow;
   }
 
-  /** All flows that are not free. */
+  /** All flows that are not free, each read under its lock. */
   *flows(): Generator<FlowEntry> {
     const high = this.control.flow_high;
-    for (let id = 0; id < high; id++) {
-      const flow = this.flow(id);
-      if (flow) yield { id, flow };
+    const batch = new Uint8Array(FLOWS_AT_ONCE * Flow.BYTES);
+    for (let first = 0; first < high; first += FLOWS_AT_ONCE) {
+      const count = Math.min(FLOWS_AT_ONCE, high - first);
+      const read = native.arrayRead(this.fd('flows'), first, count, batch, BPF_F_LOCK);
+      for (let i = 0; i < read; i++) {
+        const at = i * Flow.BYTES;
+        if (new Flow(new DataView(batch.buffer), at).state === STATE.FREE) continue;
+        yield { id: first + i, flow: new Flow(new DataView(batch.slice(at, at + Flow.BYTES).buffer)) };
+      }
     }
   }
 

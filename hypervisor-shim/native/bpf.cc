@@ -3,6 +3,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <unistd.h>
+#include <vector>
 
 static std::string lastLog; /* libbpf's own words on a failed load: the only place where the verifier's reason stands */
 
@@ -92,6 +93,18 @@ static Napi::Value mapNextKey(const Napi::CallbackInfo &info)
 	return Napi::Boolean::New(info.Env(), false);
 }
 
+/* arrayRead(fd, first, count, values, flags): elements [first, first + count) of an array map; how many were read. */
+static Napi::Value arrayRead(const Napi::CallbackInfo &info)
+{
+	__u32 first = uintArg(info, 1), count = uintArg(info, 2), before = first - 1, next = 0;
+	std::vector<__u32> keys(count);
+	LIBBPF_OPTS(bpf_map_batch_opts, opts, .elem_flags = uintArg(info, 4));
+	if (bpf_map_lookup_batch(intArg(info, 0), first ? &before : nullptr, &next, keys.data(), bytesArg(info, 3).Data(),
+				 &count, &opts) && errno != ENOENT) /* ENOENT: the array's end */
+		throwErrno(info.Env(), "bpf_map_lookup_batch", errno);
+	return Napi::Number::New(info.Env(), count);
+}
+
 static Napi::Value mapInfo(const Napi::CallbackInfo &info)
 {
 	struct bpf_map_info m = {};
@@ -175,6 +188,7 @@ void exportBpf(Napi::Env env, Napi::Object exports)
 	exports.Set("bpfGet", Napi::Function::New(env, bpfGet));
 	exports.Set("mapLookup", Napi::Function::New(env, mapLookup));
 	exports.Set("mapNextKey", Napi::Function::New(env, mapNextKey));
+	exports.Set("arrayRead", Napi::Function::New(env, arrayRead));
 	exports.Set("mapInfo", Napi::Function::New(env, mapInfo));
 	exports.Set("programRun", Napi::Function::New(env, programRun));
 	exports.Set("programTest", Napi::Function::New(env, programTest));

@@ -14,6 +14,8 @@ export interface Native {
   mapLookup(fd: number, key: Uint8Array, value: Uint8Array, flags: number): boolean;
   /** Fills `next` with the key after `key` (the first for undefined); false at the end. */
   mapNextKey(fd: number, key: Uint8Array | undefined, next: Uint8Array): boolean;
+  /** Elements [first, first + count) of an array map into `values`; returns how many were read. */
+  arrayRead(fd: number, first: number, count: number, values: Uint8Array, flags: number): number;
   mapInfo(fd: number): { maxEntries: number; valueSize: number; keySize: number };
   /** Runs a tc program once with `request` as its frame, which it changes in place. */
   programRun(fd: number, request: Uint8Array): number;

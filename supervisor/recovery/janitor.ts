@@ -5,8 +5,9 @@ import { connectionStatus } from '../service/flows.js';
 import type { Protection } from '../service/protection.js';
 
 const PERIOD_MS = 500;
-/** How long a closed flow still answers for its connection. */
+/** How long a closed flow still answers for its connection; and when more than half of the table is in use. */
 const LINGER_NS = 10_000_000_000n;
+const LINGER_CROWDED_NS = 500_000_000n;
 
 /** Goes through the flow table now and then, for what no event announces. */
 export class Janitor {
@@ -32,7 +33,8 @@ export class Janitor {
     const { p } = this;
     // A replay moves flows through the same states, and judges them itself.
     if (p.replaying) return;
-    p.path.reap(LINGER_NS);
+    const { OPENED, CLOSED } = p.path.stats();
+    p.path.reap(OPENED - CLOSED > p.path.maxFlows / 2 ? LINGER_CROWDED_NS : LINGER_NS);
     const held = new Set<string>();
     for (const { id, flow } of p.path.flows()) {
       if (flow.state === STATE.CLOSED) continue;

@@ -1,4 +1,4 @@
-import { CONST, type Flow, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
+import { type Flow, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
 import { native } from '../../hypervisor-shim/native/native.js';
 import type { ConnectionStatus, ServiceStatus } from '../api/types.js';
 import type { Protection } from './protection.js';
@@ -23,15 +23,14 @@ export function connectionStatus(p: Protection, flow: Flow): ConnectionStatus {
 /** Counts by state now; `closed` counts all that ever closed. */
 export function countFlows(p: Protection): Pick<ServiceStatus, 'connections' | 'log'> {
   const connections = { tracked: 0, held: 0, spliced: 0, closed: p.path.stats().CLOSED };
-  let segmentsUsed = 0;
   for (const { flow } of p.path.flows()) {
     const state = stateName(p, flow);
     if (state === 'tracked' || state === 'spliced') connections[state]++;
     else if (state === 'held' || state === 'replaying') connections.held++;
-    segmentsUsed += segmentsOf(flow);
   }
+  const { small_free, large_free } = p.path.control;
   const segmentsTotal = native.mapInfo(p.path.fd('segments')).maxEntries;
-  return { connections, log: { segmentsFree: Math.max(0, segmentsTotal - segmentsUsed), segmentsTotal } };
+  return { connections, log: { segmentsFree: small_free + large_free, segmentsTotal } };
 }
 
 function stateName(p: Protection, flow: Flow): string {
@@ -39,13 +38,6 @@ function stateName(p: Protection, flow: Flow): string {
   if (flow.state === STATE.DIVERGED) return 'diverged';
   if (!p.path.inCurrentEpoch(flow)) return 'held';
   return flow.state === STATE.TRACKED ? 'tracked' : flow.state === STATE.SPLICED ? 'spliced' : 'replaying';
-}
-
-/** Of input and marks only, from positions: the kernel does not count what is left in its queues. */
-function segmentsOf(flow: Flow): number {
-  const input = Math.max(0, Number(flow.in_end - flow.in_base));
-  const large = Math.ceil(Math.max(0, input - CONST.SMALL_BYTES) / CONST.LARGE_BYTES);
-  return (input > 0 ? 1 : 0) + large + Math.ceil((flow.marks * CONST.MARK_BYTES) / CONST.SMALL_BYTES);
 }
 
 const hostOrder = (port: number): number => ((port & 0xff) << 8) | (port >>> 8);

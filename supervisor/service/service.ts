@@ -20,7 +20,7 @@ import { type Fault, Protection } from './protection.js';
 import type { ServiceFiles } from './state-file.js';
 
 /** Flow records of a service. Each costs about half a KiB of kernel memory. */
-const MAX_FLOWS = 16_384;
+const MAX_FLOWS = 65_536;
 
 const CAUSES: Partial<Record<GuestEvent['kind'], Fault['cause']>> = {
   panicked: 'guest-panic',

@@ -11,8 +11,8 @@ export interface LeftoverOptions {
 }
 
 /**
- * What a finished run of lab `tag` left on the machine, one line each; empty means clean. Pins and shm files are listed whatever
- * service they belong to: where others work on the machine, subtract a list taken before.
+ * What a finished run of lab `tag` left on the machine, one line each; empty means clean. Only what bears the tag counts:
+ * others may work on the same machine.
  */
 export async function leftovers(tag: string, options: LeftoverOptions = {}): Promise<string[]> {
   const stateDir = options.stateDir ?? `/tmp/holdfast-lab-${tag}`;
@@ -21,17 +21,20 @@ export async function leftovers(tag: string, options: LeftoverOptions = {}): Pro
   return [
     ...namespaces.filter(name => name.startsWith(`hf-${tag}-`)).map(name => `namespace ${name}`),
     ...links.flatMap(line => /^\d+: (hf[^:@]*)/.exec(line)?.[1] ?? []).map(name => `device ${name}`),
-    ...pins().map(path => `pin ${path}`),
-    ...shmFiles().map(path => `shm file ${path}`),
+    ...markedFiles(tag).map(path => `file ${path}`),
     ...hypervisorProcesses(stateDir),
   ];
 }
 
-/** Pins and shm files whose path carries `tag` as a word; for sweeping up after an interrupted run of that tag. */
-export function removeMarkedFiles(tag: string): void {
+/** Pins and shm files whose path carries `tag` as a word. */
+function markedFiles(tag: string): string[] {
   const marked = new RegExp(`(^|[-_./])${tag}($|[-_./])`);
-  for (const path of [...pins(), ...shmFiles()])
-    if (marked.test(path)) rmSync(path, { recursive: true, force: true });
+  return [...pins(), ...shmFiles()].filter(path => marked.test(path));
+}
+
+/** Sweeps up after an interrupted run of lab `tag`. */
+export function removeMarkedFiles(tag: string): void {
+  for (const path of markedFiles(tag)) rmSync(path, { recursive: true, force: true });
 }
 
 function shmFiles(): string[] {

@@ -48,7 +48,6 @@ export async function runScenario(options: ScenarioOptions = {}): Promise<Scenar
   const { tag = 'demo', fault = 'guest-panic', connections = 50, rounds = 1, log = () => {} } = options;
   const image = await findImage(text => log(`image: ${text.trim()}`));
   const lab = await Lab.create(tag);
-  const before = await leftovers(tag);
   const supervisor = new Supervisor(lab);
   const result: ScenarioResult = { scenario: fault, accel: '', rounds: [], leftovers: [], failures: [] };
   try {
@@ -83,11 +82,7 @@ export async function runScenario(options: ScenarioOptions = {}): Promise<Scenar
     throw error;
   }
   await lab.dispose();
-  // Pins and shm files bear the service's name, which is the tag: others belong to whoever works here beside us.
-  const ours = new RegExp(`[-/]${tag}([-/]|$)`);
-  const foreign = (line: string) => /^(pin|shm file) /.test(line) && !ours.test(line);
-  const after = (await leftovers(tag)).filter(line => !foreign(line) && !before.includes(line));
-  result.leftovers.push(...after);
+  result.leftovers.push(...(await leftovers(tag)));
   if (result.leftovers.length > 0) result.failures.push(`left behind: ${result.leftovers.join('; ')}`);
   return result;
 }

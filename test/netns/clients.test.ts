@@ -4,9 +4,10 @@ import test, { type ExecutionContext } from 'ava';
 import { knownContent } from '../../images/content.js';
 import { Capture } from '../lib/capture.js';
 import { summarize } from '../lib/gaps.js';
+import { leftovers } from '../lib/leftovers.js';
 import { waitFor } from '../lib/run.js';
 import { shiftTimestamps, TS_AHEAD, TS_BEHIND } from '../lib/ts-shift.js';
-import { NetnsBed, ownLeftovers } from './lib/bed.js';
+import { NetnsBed } from './lib/bed.js';
 import { download, servePeer, startPeer } from './lib/clients.js';
 import { CHAT, SINK } from './lib/peer.js';
 
@@ -95,6 +96,25 @@ VARIANTS.forEach((variant, i) => {
     } finally {
       await bed.dispose();
     }
-    t.deepEqual(await ownLeftovers(tag), []);
+    t.deepEqual(await leftovers(tag), []);
   });
+});
+
+test.serial('a log filled by captured output still takes input', async t => {
+  const tag = 'crowded';
+  const bed = await NetnsBed.create(tag, { ports: PORTS, logMiB: 8, compare: 'full' });
+  try {
+    const root = `${bed.lab.dir}/www`;
+    mkdirSync(root);
+    writeFileSync(`${root}/file`, body);
+    await bed.nginx(0, root);
+    await servePeer(bed, 0, [SINK, CHAT]);
+    t.like(await download(bed, '/file', '100M').result, { code: 0, sha256 });
+    t.true(bed.path.stats().UNCOVERED > 0, 'the captures did not all fit');
+    t.like(await startPeer(bed, 'chat', 20, 1000, 0).result, { ok: true });
+    t.is(bed.path.stats().DROP_LOG_FULL, 0);
+  } finally {
+    await bed.dispose();
+  }
+  t.deepEqual(await leftovers(tag), []);
 });

@@ -4,8 +4,9 @@ import test, { type ExecutionContext } from 'ava';
 import { knownContent } from '../../images/content.js';
 import { Capture } from '../lib/capture.js';
 import { summarize } from '../lib/gaps.js';
+import { leftovers } from '../lib/leftovers.js';
 import { waitFor } from '../lib/run.js';
-import { NetnsBed, ownLeftovers } from './lib/bed.js';
+import { NetnsBed } from './lib/bed.js';
 import { download, servePeer, startPeer } from './lib/clients.js';
 import { CHAT, RANDOM, SINK } from './lib/peer.js';
 
@@ -38,7 +39,7 @@ test.afterEach.always(async () => {
 
 test.after.always(async t => {
   await bed?.dispose();
-  t.deepEqual(await ownLeftovers(TAG), []);
+  t.deepEqual(await leftovers(TAG), []);
 });
 
 /** Runs `body` under a capture at the client; asserts that no connection was reset or opened twice. */

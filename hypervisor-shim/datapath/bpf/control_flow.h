@@ -78,16 +78,16 @@ static __always_inline __u32 free_captured(struct hf_flow *f, __u32 id)
 	return HF_AGAIN;
 }
 
-/* Pushes one free thing: flow id, or segment address. Highest first, so that low ones are used first. */
+/* Makes one free thing: flow id, or segment. Highest first, so that low ones are used first. */
 static long fill_one(__u32 i, struct hf_request *r)
 {
 	__u32 value = r->first + (r->count - 1 - i) * r->stride;
-	long failed = r->which == 0   ? bpf_map_push_elem(&free_flows, &value, 0)
-		      : r->which == 1 ? bpf_map_push_elem(&free_small, &value, 0)
-				      : bpf_map_push_elem(&free_large, &value, 0);
 
-	r->result = failed ? HF_FULL : HF_DONE;
-	return failed != 0;
+	if (r->which == 0)
+		bpf_map_push_elem(&free_flows, &value, 0);
+	else
+		give_back(value, r->which == 2);
+	return 0;
 }
 
 static __always_inline __u32 change_flow(struct hf_flow *f, const struct hf_control *c, const struct hf_request *r, __u64 now)
@@ -165,6 +165,7 @@ int control_flow(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	if (r.op == HF_OP_FILL) {
 		bpf_loop(r.count, fill_one, &r, 0);
+		r.result = HF_DONE;
 	} else {
 		__u64 now = bpf_ktime_get_ns();
 		id = r.flow;

@@ -191,7 +191,9 @@ struct hf_control {
 	__u64 seed;
 	__u64 order; /* last place given in the service's global order of causal marks */
 	__u32 flow_high; /* no flow id at or above it was ever used */
-	__u32 pad;
+	__u32 small_free; /* segments of each class that are free */
+	__u32 large_free;
+	__u32 small_reserve; /* captures leave so many small segments to the input: losing coverage is better than stalling */
 	__u8 guest_mac[8];
 	__u8 replay_mac[8];
 	struct hf_slot slots[HF_SLOTS];
@@ -228,7 +230,6 @@ enum hf_result {
 	HF_WAIT_OUTPUT = 4, /* the guest has not produced all the client has */
 	HF_FENCED = 5,      /* the guest lost its epoch meanwhile */
 	HF_AGAIN = 6,       /* not finished within the bounds of one call */
-	HF_FULL = 7,
 };
 
 /* A request to the control program: every change of a flow by user space goes through it (rule F5). */
@@ -267,6 +268,7 @@ enum hf_stat {
 	HF_STAT_DROP_GUEST_LIE, /* forged source, ACK of what was never logged */
 	HF_STAT_DROP_REPLAY,    /* from the replay namespace, not allowed there */
 	HF_STAT_DIVERGED,
+	HF_STAT_UNCOVERED,      /* output that the comparator could not capture: no room */
 	HF_STAT_OPENED,
 	HF_STAT_CLOSED,
 	HF_STAT_MAX,

@@ -43,10 +43,15 @@ static __always_inline __u32 find_segment(__u32 flow, __u32 ki)
 
 static __always_inline void give_back(__u32 address, __u32 large)
 {
+	__u32 zero = 0;
+	struct hf_control *c = bpf_map_lookup_elem(&control, &zero);
+
 	if (large)
 		bpf_map_push_elem(&free_large, &address, 0);
 	else
 		bpf_map_push_elem(&free_small, &address, 0);
+	if (c)
+		__sync_fetch_and_add(large ? &c->large_free : &c->small_free, 1);
 }
 
 /* Finds or makes a segment and notes it in its flow. Returns its address; 0 when the log is full. */
@@ -54,11 +59,16 @@ __noinline __u32 obtain_segment(__u32 id, __u32 ki, __u32 large)
 {
 	__u32 address = find_segment(id, ki);
 	struct hf_seg_key key = { id, ki };
+	__u32 zero = 0;
+	struct hf_control *c = bpf_map_lookup_elem(&control, &zero);
 
-	if (address)
+	if (address || !c)
 		return address;
+	if (ki >> 28 != HF_INPUT && c->small_free <= c->small_reserve)
+		return 0;
 	if (large ? bpf_map_pop_elem(&free_large, &address) : bpf_map_pop_elem(&free_small, &address))
 		return 0;
+	__sync_fetch_and_add(large ? &c->large_free : &c->small_free, -1);
 	__u8 *segment = segment_at(address);
 	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
 	if (!segment || !f)

@@ -127,8 +127,11 @@ static __always_inline int touch(struct output_span *o, __u32 ki, __u32 from, __
 {
 	__u32 address = o->compare ? find_segment(o->id, ki) : obtain_segment(o->id, ki, 0);
 
-	if (!address)
-		return 0; /* never captured, or no room: the comparator covers less, no byte is lost */
+	if (!address) {
+		if (!o->compare)
+			count(HF_STAT_UNCOVERED); /* no room: the comparator covers less, no byte is lost */
+		return 0;
+	}
 	if (!o->compare)
 		capture_bytes(o->skb, address, from, offset, n);
 	else if (compare_bytes(o->skb, address, from, offset, n))

@@ -6,7 +6,6 @@ import { native } from '../../../hypervisor-shim/native/native.js';
 import { macBytes } from '../../../hypervisor-shim/replay/namespace.js';
 import { type FlowVerdict, Replayer } from '../../../hypervisor-shim/replay/replayer.js';
 import { BRIDGE, Lab, SERVICE_ADDRESS } from '../../lib/lab.js';
-import { leftovers } from '../../lib/leftovers.js';
 import { run, waitFor } from '../../lib/run.js';
 import { ensureBpffs } from './bpffs.js';
 
@@ -174,11 +173,6 @@ export class NetnsBed {
     await this.lab.dispose();
     rmSync(this.lab.dir, { recursive: true, force: true });
   }
-}
-
-/** What a bed of this tag has left behind; other suites may run beside it. */
-export async function ownLeftovers(tag: string): Promise<string[]> {
-  return (await leftovers(tag)).filter(item => item.includes(tag));
 }
 
 const guestNamespace = (tag: string, slot: number): string => `hf-${tag}-g${slot}`;

@@ -61,10 +61,10 @@ test.serial('what an interrupted run left is listed, and swept', async t => {
   t.deepEqual(found.sort(), [
     'device hfunit0',
     'device hfunit1',
+    'file /dev/shm/holdfast-unitsweep-a',
+    'file /sys/fs/bpf/holdfast-unitsweep',
+    'file /sys/fs/bpf/holdfast-unitsweep/flows',
     'namespace hf-unitsweep-host',
-    'pin /sys/fs/bpf/holdfast-unitsweep',
-    'pin /sys/fs/bpf/holdfast-unitsweep/flows',
-    'shm file /dev/shm/holdfast-unitsweep-a',
   ]);
   await sweep('unitsweep');
   await run(['ip', 'link', 'del', 'hfunit0']);
