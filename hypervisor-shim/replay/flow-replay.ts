@@ -40,6 +40,8 @@ export class FlowReplay {
   private nextMark = 0;
   private finished = false;
   connected = false;
+  /** `performance.now()` of the last begin(). */
+  begunAt = 0;
 
   constructor(
     private readonly path: DataPath,
@@ -53,8 +55,14 @@ export class FlowReplay {
     this.marks = [];
   }
 
+  /** Bytes that the guest must take in or put out again before the splice. */
+  get work(): number {
+    return Number(this.flow.in_end - this.flow.in_base + this.flow.out_acked - this.flow.out_base);
+  }
+
   /** Gives the flow to the new guest and sends the SYN. */
   begin(slot: number, epoch: number): Outcome {
+    this.begunAt = performance.now();
     const result = this.path.transition(OP.REPLAY, this.id, this.flow.generation, { slot, epoch });
     if (result !== RESULT.DONE) return this.failed('the flow could not be given to the guest');
     const flow = this.path.flow(this.id);

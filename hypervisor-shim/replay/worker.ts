@@ -16,6 +16,12 @@ const now = (): number => performance.timeOrigin + performance.now();
 const EVENTS = (EPOLLIN | EPOLLOUT | 0x8000_0000) >>> 0;
 const RETRY_MS = 50;
 const WAIT_MS = 1;
+/**
+ * Short replays go first, and so many bytes of work are under way at once: the guest's CPU is what they all wait for, and most
+ * connections are back long before the longest. A replay that does not get on stops counting after a while.
+ */
+const WORK_AT_ONCE = 8 << 20;
+const COUNTS_FOR_MS = 1000;
 
 class Recovery {
   private readonly running = new Map<number, FlowReplay>();
@@ -68,6 +74,7 @@ class Recovery {
       found = true;
       this.waiting.push(new FlowReplay(this.path, id, flow, setup));
     }
+    this.waiting.sort((a, b) => a.work - b.work);
     return found;
   }
 
@@ -75,11 +82,17 @@ class Recovery {
     for (let i = this.retries.length - 1; i >= 0; i--) {
       if (this.retries[i]!.at <= now()) this.waiting.push(this.retries.splice(i, 1)[0]!.replay);
     }
+    const recent = performance.now() - COUNTS_FOR_MS;
     let unaccepted = 0;
-    for (const r of this.running.values()) if (!r.connected) unaccepted++;
-    while (unaccepted < setup.concurrency) {
+    let work = 0;
+    for (const r of this.running.values()) {
+      if (!r.connected) unaccepted++;
+      if (r.begunAt > recent) work += r.work;
+    }
+    while (unaccepted < setup.concurrency && work < WORK_AT_ONCE) {
       const replay = this.waiting.shift();
       if (!replay) return;
+      work += replay.work;
       applyMasks(this.path, replay.flow, setup.masks);
       try {
         const outcome = replay.begin(this.command.slot, this.command.epoch);
