@@ -19,6 +19,8 @@ interface Entry {
   started: Promise<unknown>;
   /** Set as soon as somebody wants it down. */
   cancelled: boolean;
+  /** The removal under way, for everybody who wants it. */
+  removal?: Promise<void>;
 }
 
 /** The registry of services; what happens to one is in service/ and recovery/. */
@@ -120,12 +122,10 @@ export class Supervisor implements RunningSupervisor {
     const files = new ServiceFiles(this.options.stateDir, name);
     const entry = this.#entries.get(name);
     if (entry) {
-      if (entry.cancelled) return;
+      if (entry.removal) return entry.removal;
       entry.cancelled = true;
-      const released = entry.service?.release();
-      await entry.started;
-      await (released ?? entry.service?.release());
-      if (this.#entries.get(name) === entry) await this.#remove(entry, names, files);
+      entry.removal = this.#take(entry, name, names, files);
+      await entry.removal;
     } else {
       const saved = files.load();
       if (!saved && !pinsExist(names)) throw unknown(name);
@@ -138,6 +138,13 @@ export class Supervisor implements RunningSupervisor {
       }
     }
     this.options.eventLog.append('service.down', name, 'guests, taps, pins and files are removed');
+  }
+
+  async #take(entry: Entry, name: string, names: ServiceNames, files: ServiceFiles): Promise<void> {
+    const released = entry.service?.release();
+    await entry.started;
+    await (released ?? entry.service?.release());
+    if (this.#entries.get(name) === entry) await this.#remove(entry, names, files);
   }
 
   /** Everything of a service whose start has failed, or that is to end. */
@@ -167,7 +174,7 @@ export class Supervisor implements RunningSupervisor {
     return savedServices(this.options.stateDir).filter(name => !this.#entries.has(name));
   }
 
-  #checkFree({ name, management }: ServiceConfig): void {
+  #checkFree({ name, management, address, uplink }: ServiceConfig): void {
     if (this.#entries.has(name)) {
       throw new HoldfastError(
         'HF_SERVICE_EXISTS',
@@ -177,6 +184,13 @@ export class Supervisor implements RunningSupervisor {
     }
     if (this.#orphans().includes(name) || pinsExist(new ServiceNames(name))) throw orphaned(name);
     for (const { config } of this.#entries.values()) {
+      if (config.uplink.bridge === uplink.bridge && host(config.address) === host(address)) {
+        throw new HoldfastError(
+          'HF_CONFIG_CONFLICT',
+          `address is ${address}, which ${config.name} has on the bridge ${uplink.bridge} already`,
+          'Give each service an address of its own, or list all its ports in one service.',
+        );
+      }
       if (overlaps(parseCidr(config.management.subnet)!, parseCidr(management.subnet)!)) {
         throw new HoldfastError(
           'HF_CONFIG_CONFLICT',
@@ -187,6 +201,8 @@ export class Supervisor implements RunningSupervisor {
     }
   }
 }
+
+const host = (cidr: string): string => cidr.split('/')[0]!;
 
 async function startingStatus(config: ServiceConfig): Promise<ServiceStatus> {
   return {

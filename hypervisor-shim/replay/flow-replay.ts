@@ -67,11 +67,9 @@ export class FlowReplay {
     if (result !== RESULT.DONE) return this.failed('the flow could not be given to the guest');
     const flow = this.path.flow(this.id);
     if (!flow) return { kind: 'closed', reason: 'gone' };
-    this.flow = flow;
-    this.marks = this.path.log.marks(this.id, flow.marks);
+    this.take(flow);
     this.fed = flow.in_base;
     this.swallowed = flow.out_base;
-    this.nextMark = 0;
     this.finished = false;
     this.connected = false;
     this.fd = native.replayConnect(
@@ -138,15 +136,14 @@ export class FlowReplay {
       case RESULT.MORE_INPUT: {
         const flow = this.path.flow(this.id);
         if (!flow) return { kind: 'closed', reason: 'gone' };
-        this.flow = flow;
-        this.marks = this.path.log.marks(this.id, flow.marks);
+        this.take(flow);
         return this.writable();
       }
       case RESULT.WAIT_INPUT: {
         // A FIN that the client sent meanwhile is input too.
         const flow = this.path.flow(this.id);
         if (flow && flow.fin_in !== this.flow.fin_in) {
-          this.flow = flow;
+          this.take(flow);
           return this.writable();
         }
         return RUNNING;
@@ -164,7 +161,7 @@ export class FlowReplay {
   private judge(): Outcome {
     const flow = this.path.flow(this.id);
     if (!flow || flow.generation !== this.flow.generation) return { kind: 'closed', reason: 'gone' };
-    this.flow = flow;
+    if (flow.in_end !== this.flow.in_end || flow.state !== this.flow.state) this.take(flow);
     if (flow.state === STATE.CLOSED) {
       return { kind: 'closed', reason: flow.rst_in ? 'reset by the client' : 'closed by both ends' };
     }
@@ -172,6 +169,14 @@ export class FlowReplay {
       return { kind: 'lost', reason: `output differs from what was sent, at byte ${flow.diverged_at}` };
     }
     return RUNNING;
+  }
+
+  /** Takes a newer reading of the flow. A mark that was still being written when it was read is out of range: left out. */
+  private take(flow: Flow): void {
+    this.flow = flow;
+    const marks = this.path.log.marks(this.id, flow.marks);
+    this.marks = marks.filter(mark => mark.in <= flow.in_end && mark.out <= flow.out_sent);
+    this.nextMark = 0;
   }
 
   close(): void {

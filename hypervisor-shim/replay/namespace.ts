@@ -25,7 +25,7 @@ async function ip(batch: string[], netns?: string): Promise<void> {
     throw new HoldfastError(
       'HF_NETNS',
       `replay namespace: ${(e as { stderr?: string }).stderr?.trim() ?? e}`,
-      'Check that iproute2 is installed and that network namespaces are permitted (`holdfast doctor`).',
+      'Check that iproute2 is installed and that network namespaces are permitted (`ip netns add x; ip netns del x`).',
       { cause: e },
     );
   }

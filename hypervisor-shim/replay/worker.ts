@@ -69,7 +69,9 @@ class Recovery {
     let found = false;
     for (const { id, flow } of this.path.flows()) {
       const key = `${id}.${flow.generation}`;
-      if (this.path.inCurrentEpoch(flow) || flow.state === STATE.CLOSED || this.seen.has(key)) continue;
+      // A flow that an earlier replay into this guest left unfinished is held too, in all but name.
+      const served = this.path.inCurrentEpoch(flow) && flow.state !== STATE.REPLAYING;
+      if (served || flow.state === STATE.CLOSED || this.seen.has(key)) continue;
       this.seen.add(key);
       found = true;
       this.waiting.push(new FlowReplay(this.path, id, flow, setup));
@@ -93,8 +95,9 @@ class Recovery {
       const replay = this.waiting.shift();
       if (!replay) return;
       work += replay.work;
-      applyMasks(this.path, replay.flow, setup.masks);
       try {
+        applyMasks(this.path, replay.flow, setup.masks);
+        this.forget(replay);
         const outcome = replay.begin(this.command.slot, this.command.epoch);
         if (outcome.kind === 'running') {
           this.running.set(replay.id, replay);
@@ -105,6 +108,13 @@ class Recovery {
         this.settle(replay, { kind: 'retry', reason: String(e) });
       }
     }
+  }
+
+  /** A guest that has met this connection in a replay before holds a socket which would challenge the new SYN. */
+  private forget(replay: FlowReplay): void {
+    const flow = this.path.flow(replay.id);
+    if (flow?.state !== STATE.REPLAYING || !flow.answered || flow.owner !== this.command.slot) return;
+    native.packetSend(this.packets, this.command.guestIfindex, resetToGuest(flow, this.ends));
   }
 
   private poll(): void {

@@ -7,7 +7,7 @@ import type { ControlClient } from '../api/client.js';
 import { fromErrorBody } from '../api/http-errors.js';
 import type { DaemonStatus } from '../api/types.js';
 
-/** Adopting what an earlier daemon left, and trying the accelerator once, may take this long, ms. */
+/** Starting, and trying the accelerator once, may take this long, ms. */
 const START_MS = 120_000;
 
 /** The daemon, if one answers. */

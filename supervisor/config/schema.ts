@@ -113,7 +113,9 @@ export const serviceSchema = mapping({
   }).prefault({}),
   log: mapping({
     sizeMiB: whole(1, 65_536).default(256),
-    onFull: oneOf('backpressure', 'unprotected').default('backpressure'),
+    onFull: z
+      .literal('backpressure', { error: 'backpressure (unprotected is not yet supported)' })
+      .default('backpressure'),
   }).prefault({}),
   storage: z
     .literal('none', { error: 'none (shared and handed-over are not yet supported)' })

@@ -31,6 +31,7 @@ export function drill(p: Protection, upkeep: Upkeep, fault: DrillFault): Promise
     };
     const onFailed = (error: unknown) => {
       end();
+      p.drillAt = undefined;
       reject(error);
     };
     const onStopped = () => onFailed(p.stopped.reason);

@@ -1,5 +1,6 @@
 import { resetToClient, resetToGuest } from '../../hypervisor-shim/datapath/frames.js';
 import { type Flow, OP, RESULT, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
+import { UNSET } from '../../hypervisor-shim/datapath/positions.js';
 import { native } from '../../hypervisor-shim/native/native.js';
 import { connectionStatus } from '../service/flows.js';
 import type { Protection } from '../service/protection.js';
@@ -8,6 +9,14 @@ const PERIOD_MS = 500;
 /** How long a closed flow still answers for its connection; and when more than half of the table is in use. */
 const LINGER_NS = 10_000_000_000n;
 const LINGER_CROWDED_NS = 500_000_000n;
+
+/** A guest forgets a connection that it has closed after a minute (FIN_WAIT2), and says nothing to anybody. */
+const ABANDONED_NS = 150_000_000_000n;
+
+/** Closed by the guest, and no frame of the client for so long that the guest has forgotten it. */
+function abandoned(flow: Flow): boolean {
+  return flow.fin_out !== UNSET && process.hrtime.bigint() - flow.last_in_ns > ABANDONED_NS;
+}
 
 /** Goes through the flow table now and then, for what no event announces. */
 export class Janitor {
@@ -39,7 +48,9 @@ export class Janitor {
     for (const { id, flow } of p.path.flows()) {
       if (flow.state === STATE.CLOSED) continue;
       if (flow.state === STATE.DIVERGED) this.#reset(id, flow);
-      else if (!p.path.inCurrentEpoch(flow)) held.add(`${id}.${flow.generation}`);
+      else if (flow.state === STATE.REPLAYING || !p.path.inCurrentEpoch(flow))
+        held.add(`${id}.${flow.generation}`);
+      else if (abandoned(flow)) p.path.transition(OP.CLOSE, id, flow.generation);
     }
     // Twice in a row: a handshake that has just ended may be on its way into the table.
     const late = [...held].some(key => this.#held.has(key));

@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** What a successor must know of a service to adopt it. */
+/** What a later daemon must know of a service: to take it down, and one day to adopt it. */
 export interface SavedService {
   name: string;
   /** The configuration as it was given, and the file it came from. */

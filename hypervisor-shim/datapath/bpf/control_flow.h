@@ -23,7 +23,7 @@ static __always_inline __u32 begin_replay(struct hf_flow *f, const struct hf_req
 }
 
 /* The guest stands where the client believes it to stand: let them speak to each other. */
-static __always_inline __u32 splice(struct hf_flow *f, const struct hf_control *c, const struct hf_request *r)
+static __always_inline __u32 splice(struct hf_flow *f, const struct hf_control *c, const struct hf_request *r, __u64 now)
 {
 	if (f->state != HF_REPLAYING)
 		return HF_STALE;
@@ -36,6 +36,7 @@ static __always_inline __u32 splice(struct hf_flow *f, const struct hf_control *
 	if (f->g_snd_nxt < f->out_acked)
 		return HF_WAIT_OUTPUT;
 	f->state = HF_SPLICED;
+	close_if_done(f, now);
 	return HF_DONE;
 }
 
@@ -98,7 +99,7 @@ static __always_inline __u32 change_flow(struct hf_flow *f, const struct hf_cont
 	case HF_OP_REPLAY:
 		return begin_replay(f, r);
 	case HF_OP_SPLICE:
-		return splice(f, c, r);
+		return splice(f, c, r, now);
 	case HF_OP_TRIM:
 		if (r->in_end > f->g_ack || r->in_end > f->in_end || r->in_end < f->in_base || r->out > f->out_acked ||
 		    r->out < f->out_base)

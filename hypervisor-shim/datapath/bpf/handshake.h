@@ -104,6 +104,10 @@ static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, stru
 	struct hf_pending *h = bpf_map_lookup_elem(&pending, key);
 	struct hf_options answer;
 
+	struct hf_flow *former;
+	__u64 now = bpf_ktime_get_ns();
+	__u32 id;
+
 	if (!c || slot >= HF_SLOTS)
 		return TC_ACT_SHOT;
 	if (!h || p->ack != h->c_isn + 1)
@@ -121,6 +125,17 @@ static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, stru
 		if (h->epoch != c->slots[slot].epoch)
 			h->t = h->s_tsval + 1 - p->tsval;
 		h->d = h->s_isn - p->seq;
+	}
+	former = find_flow(key, &id);
+	if (former) {
+		/* Its owner has accepted another connection on this tuple, so it knows the old one no more. */
+		bpf_spin_lock(&former->lock);
+		if (former->state != HF_CLOSED && former->owner == slot && in_current_epoch(c, former) &&
+		    former->c_isn != h->c_isn) {
+			former->state = HF_CLOSED;
+			former->closed_ns = now;
+		}
+		bpf_spin_unlock(&former->lock);
 	}
 	h->guest = answer;
 	h->g_tsval = p->tsval;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Layouts shared by the data path and user space: the one definition. `make bpf` reads them back from
- * the compiled object's BTF and writes layout.generated.ts, so the two sides can't drift apart.
+ * Layouts shared by the data path and user space: the one definition. `make build` reads them back
+ * from the compiled object's BTF and writes layout.generated.ts, so the two sides can't drift apart.
  *
  * Glossary of sequence variables (the same names in C and TypeScript)
  *
@@ -28,7 +28,7 @@
 #define HF_UNSET (~0ULL)
 
 enum hf_const {
-	HF_LAYOUT_VERSION = 1,
+	HF_LAYOUT_VERSION = 2, /* raise it with every change of a pinned layout */
 	HF_NO_WSCALE = 0xff,
 	HF_SLOTS = 4,   /* guests that one service can have attached at once */
 	HF_NO_SLOT = 0x7fffffff,

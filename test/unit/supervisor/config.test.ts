@@ -28,8 +28,8 @@ test('the example states the defaults it says it states', t => {
   t.deepEqual(example, {
     ...parse(MINIMAL),
     gateway: '192.0.2.1',
-    ports: [80, 443],
-    source: { kind: 'image', image: '/images/web' },
+    ports: [80, 8080],
+    source: { kind: 'image', image: '/images/appliance.yaml' },
   });
 });
 
