@@ -5,6 +5,7 @@ import { forgedAcks, resetToClient, resetToGuest } from '../datapath/frames.js';
 import { type Flow, OP, STATE } from '../datapath/layout.generated.js';
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, native } from '../native/native.js';
 import { clientAddress, FlowReplay, hostPort, type Outcome } from './flow-replay.js';
+import { forgetHalfReplayed, isHalfReplayed } from './half-replayed.js';
 import { applyMasks } from './masks.js';
 import type { FlowVerdict, RecoverCommand, WorkerMessage, WorkerSetup } from './protocol.js';
 
@@ -39,6 +40,7 @@ class Recovery {
   run(): boolean {
     const deadline = now() + this.command.deadlineMs;
     native.gracePeriod();
+    if (this.command.resume) forgetHalfReplayed(this.path, this.ends, frame => this.toGuest(frame));
     this.collect();
     while (!this.fenced && (this.busy() || this.collect())) {
       // A second fault: nothing is lost by it, the flows stay held for the next guest.
@@ -63,12 +65,17 @@ class Recovery {
     let found = false;
     for (const { id, flow } of this.path.flows()) {
       const key = `${id}.${flow.generation}`;
-      if (this.path.inCurrentEpoch(flow) || flow.state === STATE.CLOSED || this.seen.has(key)) continue;
+      if (flow.state === STATE.CLOSED || this.seen.has(key)) continue;
+      if (this.path.inCurrentEpoch(flow) && !(this.command.resume && isHalfReplayed(flow))) continue;
       this.seen.add(key);
       found = true;
       this.waiting.push(new FlowReplay(this.path, id, flow, setup));
     }
     return found;
+  }
+
+  private toGuest(frame: Buffer): void {
+    native.packetSend(this.packets, this.command.guestIfindex, frame);
   }
 
   private launch(): void {
@@ -116,14 +123,12 @@ class Recovery {
     this.running.delete(replay.id);
     switch (outcome.kind) {
       case 'spliced':
-        for (const frame of forgedAcks(replay.flow, this.ends)) {
-          native.packetSend(this.packets, this.command.guestIfindex, frame);
-        }
+        for (const frame of forgedAcks(replay.flow, this.ends)) this.toGuest(frame);
         this.verdict(replay.flow, replay.id, 'kept', 'spliced');
         break;
       case 'closed':
         replay.close();
-        native.packetSend(this.packets, this.command.guestIfindex, resetToGuest(replay.flow, this.ends));
+        this.toGuest(resetToGuest(replay.flow, this.ends));
         this.verdict(replay.flow, replay.id, 'kept', outcome.reason);
         break;
       case 'lost':
@@ -145,7 +150,7 @@ class Recovery {
     const flow = this.path.flow(replay.id) ?? replay.flow;
     this.path.transition(OP.CLOSE, replay.id, flow.generation);
     native.packetSend(this.packets, setup.wireIfindex, resetToClient(flow, this.ends));
-    native.packetSend(this.packets, this.command.guestIfindex, resetToGuest(flow, this.ends));
+    this.toGuest(resetToGuest(flow, this.ends));
     this.verdict(flow, replay.id, 'lost', reason);
   }
 

@@ -37,7 +37,9 @@ export class Janitor {
     for (const { id, flow } of p.path.flows()) {
       if (flow.state === STATE.CLOSED) continue;
       if (flow.state === STATE.DIVERGED) this.#reset(id, flow);
-      else if (!p.path.inCurrentEpoch(flow)) held.add(`${id}.${flow.generation}`);
+      // Nobody replays now, so what is half replayed was left so.
+      else if (!p.path.inCurrentEpoch(flow) || flow.state === STATE.REPLAYING)
+        held.add(`${id}.${flow.generation}`);
     }
     // Twice in a row: a handshake that has just ended may be on its way into the table.
     const late = [...held].some(key => this.#held.has(key));

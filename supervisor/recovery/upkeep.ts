@@ -132,7 +132,12 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
 
   async #replayLate(primary: GuestVm): Promise<void> {
     this.p.lateFlows = false;
-    await this.#withReplayer(replayer => replayLate(this.p, replayer, primary));
+    try {
+      await this.#withReplayer(replayer => replayLate(this.p, replayer, primary));
+    } catch (error) {
+      this.p.lateFlows = true;
+      throw error;
+    }
   }
 
   /** A replayer serves once: no half-open socket of an earlier replay can speak in a later one. */
