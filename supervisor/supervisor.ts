@@ -2,6 +2,7 @@ import { adoptService } from './adoption.js';
 import type { ConnectionStatus, DrillFault, RecoveryReport, ServiceStatus } from './api/types.js';
 import type { RunningSupervisor, SupervisorOptions } from './cli/supervisor-factory.js';
 import { parseServiceConfig, type ServiceConfig } from './config/config.js';
+import type { Entry } from './entry.js';
 import { Hypervisors } from './hypervisors.js';
 import { busy, cancelled, checkSubnet, exists, unknown } from './refusals.js';
 import { findImage } from './service/image.js';
@@ -10,18 +11,6 @@ import { orphaned, orphanStatus, startingStatus } from './service/orphan.js';
 import { removeService } from './service/remove.js';
 import { pinsExist, Service } from './service/service.js';
 import { ServiceFiles, savedServices } from './service/state-file.js';
-
-/** A service that exists, or is being made: then there is nothing yet to ask. */
-interface Entry {
-  config: ServiceConfig;
-  service: Service | undefined;
-  /** Settles when the attempt to protect it is over. */
-  started: Promise<unknown>;
-  /** Set as soon as somebody wants it down. */
-  cancelled: boolean;
-  /** The text it was configured with, if an earlier supervisor made it. */
-  adopted?: string;
-}
 
 /** The registry of services; what happens to one is in service/ and recovery/. */
 export class Supervisor implements RunningSupervisor {
@@ -45,8 +34,7 @@ export class Supervisor implements RunningSupervisor {
     const { name } = config;
     const found = this.#entries.get(name);
     if (found?.service && found.adopted === configYaml) {
-      await found.started;
-      return found.service.status();
+      return found.started.then(() => found.service!.status());
     }
     this.#checkFree(config);
     const entry: Entry = { config, service: undefined, started: Promise.resolve(), cancelled: false };
@@ -119,14 +107,12 @@ export class Supervisor implements RunningSupervisor {
     const files = new ServiceFiles(stateDir, config.name);
     const { uri } = config.hypervisor;
     eventLog.append('service.starting', config.name, `primary and backup of ${config.address} are started`);
-    const image = await findImage(config.source).catch(error => {
+    const forget = (error: unknown) => {
       this.#entries.delete(config.name);
       throw error;
-    });
-    const hypervisor = await this.#hypervisors.acquire(uri, image.kernel).catch(error => {
-      this.#entries.delete(config.name);
-      throw error;
-    });
+    };
+    const image = await findImage(config.source).catch(forget);
+    const hypervisor = await this.#hypervisors.acquire(uri, image.kernel).catch(forget);
     try {
       entry.service = await Service.create({ config, given, names, files, image, hypervisor, log: eventLog });
       if (entry.cancelled) throw cancelled(config.name);

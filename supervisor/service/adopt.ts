@@ -53,12 +53,14 @@ export async function adoptGuests(p: Protection, saved: SavedService): Promise<v
   // Events are heard already: what is asked only now cannot be missed.
   await Promise.all(guests.map(({ guest }) => guest.look()));
   await settle(p, primary, current?.role === 'backup', activeEpoch);
-  for (const former of formers) await retire(p, former);
-  const known = guests.map(({ guest }) => guest).filter(guest => p.guestIn(guest.slot) === guest);
-  for (const slot of SLOTS) {
-    if (!p.guestIn(slot)) p.path.detachGuest(slot);
-  }
-  await p.maker.sweep(known);
+  // What is left over is no reason not to watch over the service.
+  await tidy(
+    p,
+    guests.map(({ guest }) => guest),
+    formers,
+  ).catch(error => {
+    p.say('service.trouble', `leftovers of an earlier supervisor remain: ${(error as Error).message}`);
+  });
   p.lateFlows = [...p.path.flows()].some(({ flow }) => needsReplay(p, flow));
   p.save();
   p.say('service.adopted', `taken over: ${primary.name} is ${p.fault ? 'lost' : 'active'}`, {
@@ -85,6 +87,14 @@ async function settle(p: Protection, primary: GuestVm, takingOver: boolean, epoc
   } else {
     primary.state = 'active';
   }
+}
+
+async function tidy(p: Protection, guests: GuestVm[], formers: GuestVm[]): Promise<void> {
+  for (const former of formers) await retire(p, former);
+  for (const slot of SLOTS) {
+    if (!p.guestIn(slot)) p.path.detachGuest(slot);
+  }
+  await p.maker.sweep(guests.filter(guest => p.guestIn(guest.slot) === guest));
 }
 
 /** One failed primary is kept for diagnosis, older ones go. */

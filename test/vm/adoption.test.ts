@@ -78,6 +78,11 @@ async function killDaemon(supervisor: Supervisor): Promise<void> {
   await waitFor('the daemon to end', 5000, async () => ended(pid) || undefined, 5);
 }
 
+/** Clients of the connections that an event says are kept. */
+function keptOf(log: string): string[] {
+  return log.split('\n').flatMap(line => /"connection\.kept".*"client":"([^"]+)"/.exec(line)?.[1] ?? []);
+}
+
 function ended(pid: number): boolean {
   try {
     return / [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
@@ -111,17 +116,42 @@ test.serial('killed during a replay, it is followed by one that finishes the rec
     const pid = await daemonPid(supervisor);
     const log = join(supervisor.stateDir, 'events.ndjson');
     const drill = supervisor.drill(tag, 'guest-panic').catch(() => undefined);
-    // Not a timer: the replay is over within some hundred ms.
+    // Not a timer: from the first splice to the last it takes some hundred ms.
     const deadline = Date.now() + 30_000;
-    while (!readFileSync(log, 'utf8').includes('"recovery.started"') && Date.now() < deadline) await sleep(1);
+    while (!readFileSync(log, 'utf8').includes('"connection.kept"') && Date.now() < deadline) await sleep(1);
     process.kill(pid, 'SIGKILL');
     await drill;
     t.false(readFileSync(log, 'utf8').includes('"recovery.done"'), 'the replay was not over');
+    const first = keptOf(readFileSync(log, 'utf8'));
+    t.true(first.length > 0, 'some connections were spliced');
     await supervisor.command(['up']);
     const status = await supervisor.protectedAgain(tag);
     t.is(guestOf(status, 'primary').bootId, guestOf(old, 'backup').bootId);
     t.is(traffic.clients.filter(c => c.ended).length, 0, 'all clients are at work');
     const flows = await supervisor.connections(tag);
     t.is(flows.filter(flow => flow.state === 'spliced').length, traffic.clients.length);
+    const again = flows.filter(flow => flow.failovers === 2).map(flow => flow.client);
+    t.log(`${first.length} were spliced, ${again.length} half replayed`);
+    t.true(again.length > 0, 'some were half replayed when the supervisor died, and were replayed again');
+    t.deepEqual(
+      again.filter(client => first.includes(client)),
+      [],
+      'none that was spliced is replayed into the same guest',
+    );
+  });
+});
+
+test.serial('a primary that died while no supervisor was there is recovered from by the next', async t => {
+  await undisturbed(t, 'adopt', async ({ tag, supervisor, traffic }) => {
+    const old = await supervisor.status(tag);
+    await killDaemon(supervisor);
+    process.kill(guestOf(old, 'primary').pid!, 'SIGKILL');
+    await sleep(ABSENCE_MS);
+    await supervisor.command(['up']);
+    const status = await supervisor.protectedAgain(tag);
+    t.is(guestOf(status, 'primary').bootId, guestOf(old, 'backup').bootId);
+    t.is(traffic.clients.filter(c => c.ended).length, 0, 'all clients are at work');
+    const recovered = (await supervisor.events()).filter(event => event.type === 'recovery.done');
+    t.like(recovered[0]?.data, { cause: 'guest-gone', kept: traffic.clients.length, lost: 0 });
   });
 });
