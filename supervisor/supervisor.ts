@@ -1,47 +1,41 @@
-import { HoldfastError } from '../hypervisor-shim/errors.js';
+import { adoptService } from './adoption.js';
 import type { ConnectionStatus, DrillFault, RecoveryReport, ServiceStatus } from './api/types.js';
 import type { RunningSupervisor, SupervisorOptions } from './cli/supervisor-factory.js';
-import { overlaps, parseCidr } from './config/cidr.js';
 import { parseServiceConfig, type ServiceConfig } from './config/config.js';
+import type { Entry } from './entry.js';
 import { Hypervisors } from './hypervisors.js';
+import { busy, cancelled, checkConflicts, exists, unknown } from './refusals.js';
 import { findImage } from './service/image.js';
 import { ServiceNames } from './service/names.js';
-import { orphanStatus } from './service/orphan.js';
+import { orphaned, orphanStatus, startingStatus } from './service/orphan.js';
 import { removeService } from './service/remove.js';
 import { pinsExist, Service } from './service/service.js';
 import { ServiceFiles, savedServices } from './service/state-file.js';
-
-/** A service that exists, or is being made: then there is nothing yet to ask. */
-interface Entry {
-  config: ServiceConfig;
-  service: Service | undefined;
-  /** Settles when the attempt to protect it is over. */
-  started: Promise<unknown>;
-  /** Set as soon as somebody wants it down. */
-  cancelled: boolean;
-  /** The removal under way, for everybody who wants it. */
-  removal?: Promise<void>;
-}
 
 /** The registry of services; what happens to one is in service/ and recovery/. */
 export class Supervisor implements RunningSupervisor {
   readonly #entries = new Map<string, Entry>();
   readonly #hypervisors: Hypervisors;
+  /** Why a service could not be taken over, by name. */
+  readonly #refused = new Map<string, unknown>();
 
   private constructor(private readonly options: SupervisorOptions) {
     this.#hypervisors = new Hypervisors(options.stateDir);
   }
 
   static async create(options: SupervisorOptions): Promise<Supervisor> {
-    for (const name of savedServices(options.stateDir)) {
-      options.eventLog.append('service.orphaned', name, orphaned(name).message);
-    }
-    return new Supervisor(options);
+    const supervisor = new Supervisor(options);
+    await Promise.all(savedServices(options.stateDir).map(name => supervisor.#adopt(name)));
+    return supervisor;
   }
 
   async protect(configYaml: string, source: string): Promise<ServiceStatus> {
     const config = parseServiceConfig(configYaml, source);
     const { name } = config;
+    const found = this.#entries.get(name);
+    if (found?.service && found.adopted === configYaml) {
+      return found.started.then(() => found.service!.status());
+    }
     this.#checkFree(config);
     const entry: Entry = { config, service: undefined, started: Promise.resolve(), cancelled: false };
     this.#entries.set(name, entry);
@@ -61,7 +55,9 @@ export class Supervisor implements RunningSupervisor {
   async status(): Promise<ServiceStatus[]> {
     const entries = [...this.#entries.values()];
     const live = entries.map(({ config, service }) => service?.status() ?? startingStatus(config));
-    const orphans = this.#orphans().map(name => orphanStatus(new ServiceFiles(this.options.stateDir, name)));
+    const orphans = this.#orphans().map(name =>
+      orphanStatus(new ServiceFiles(this.options.stateDir, name), this.#orphaned(name)),
+    );
     return [...(await Promise.all(live)), ...orphans.filter(status => status !== undefined)];
   }
 
@@ -91,6 +87,19 @@ export class Supervisor implements RunningSupervisor {
     await this.#hypervisors.close();
   }
 
+  /** Takes over what an earlier supervisor left; a service for which that fails stays as it is. */
+  async #adopt(name: string): Promise<void> {
+    const { stateDir, eventLog } = this.options;
+    try {
+      const { config, service, text } = await adoptService(name, stateDir, this.#hypervisors, eventLog);
+      const started = service.start().catch(() => {});
+      this.#entries.set(name, { config, service, started, cancelled: false, adopted: text });
+    } catch (error) {
+      this.#refused.set(name, error);
+      eventLog.append('service.orphaned', name, `not taken over: ${(error as Error).message}`);
+    }
+  }
+
   async #start(entry: Entry, given: { config: string; source: string }): Promise<void> {
     const { config } = entry;
     const { stateDir, eventLog } = this.options;
@@ -98,14 +107,12 @@ export class Supervisor implements RunningSupervisor {
     const files = new ServiceFiles(stateDir, config.name);
     const { uri } = config.hypervisor;
     eventLog.append('service.starting', config.name, `primary and backup of ${config.address} are started`);
-    const image = await findImage(config.source).catch(error => {
+    const forget = (error: unknown) => {
       this.#entries.delete(config.name);
       throw error;
-    });
-    const hypervisor = await this.#hypervisors.acquire(uri, image.kernel).catch(error => {
-      this.#entries.delete(config.name);
-      throw error;
-    });
+    };
+    const image = await findImage(config.source).catch(forget);
+    const hypervisor = await this.#hypervisors.acquire(uri, image.kernel).catch(forget);
     try {
       entry.service = await Service.create({ config, given, names, files, image, hypervisor, log: eventLog });
       if (entry.cancelled) throw cancelled(config.name);
@@ -164,78 +171,28 @@ export class Supervisor implements RunningSupervisor {
   #service(name: string): Service {
     const entry = this.#entries.get(name);
     if (entry?.service) return entry.service;
-    if (entry) {
-      throw new HoldfastError('HF_SERVICE_BUSY', `${name} is being started`, 'Wait until it is protected.');
-    }
-    throw this.#orphans().includes(name) ? orphaned(name) : unknown(name);
+    if (entry) throw busy(name);
+    throw this.#orphans().includes(name) ? this.#orphaned(name) : unknown(name);
+  }
+
+  #orphaned(name: string): Error {
+    const why = this.#refused.get(name);
+    return why instanceof Error
+      ? why
+      : orphaned(name, `its state file is missing in ${this.options.stateDir}`);
   }
 
   #orphans(): string[] {
     return savedServices(this.options.stateDir).filter(name => !this.#entries.has(name));
   }
 
-  #checkFree({ name, management, address, uplink }: ServiceConfig): void {
-    if (this.#entries.has(name)) {
-      throw new HoldfastError(
-        'HF_SERVICE_EXISTS',
-        `there is a service ${name} already`,
-        `Stop it first (\`holdfast down ${name}\`), or choose another name.`,
-      );
-    }
-    if (this.#orphans().includes(name) || pinsExist(new ServiceNames(name))) throw orphaned(name);
-    for (const { config } of this.#entries.values()) {
-      if (config.uplink.bridge === uplink.bridge && host(config.address) === host(address)) {
-        throw new HoldfastError(
-          'HF_CONFIG_CONFLICT',
-          `address is ${address}, which ${config.name} has on the bridge ${uplink.bridge} already`,
-          'Give each service an address of its own, or list all its ports in one service.',
-        );
-      }
-      if (overlaps(parseCidr(config.management.subnet)!, parseCidr(management.subnet)!)) {
-        throw new HoldfastError(
-          'HF_CONFIG_CONFLICT',
-          `management.subnet is ${management.subnet}, which overlaps that of ${config.name}, ${config.management.subnet}`,
-          'Give each service a management network of its own.',
-        );
-      }
-    }
+  #checkFree(config: ServiceConfig): void {
+    const { name } = config;
+    if (this.#entries.has(name)) throw exists(name);
+    if (this.#orphans().includes(name) || pinsExist(new ServiceNames(name))) throw this.#orphaned(name);
+    checkConflicts(
+      config,
+      [...this.#entries.values()].map(entry => entry.config),
+    );
   }
-}
-
-const host = (cidr: string): string => cidr.split('/')[0]!;
-
-async function startingStatus(config: ServiceConfig): Promise<ServiceStatus> {
-  return {
-    name: config.name,
-    phase: 'starting',
-    reason: 'image and hypervisor are made ready',
-    address: config.address,
-    ports: config.ports,
-    accel: 'tcg',
-    epoch: 0,
-    connections: { tracked: 0, held: 0, spliced: 0, closed: 0 },
-    recoveries: 0,
-    guests: [],
-    log: { segmentsFree: 0, segmentsTotal: 0 },
-  };
-}
-
-function orphaned(name: string): HoldfastError {
-  return new HoldfastError(
-    'HF_SERVICE_ORPHANED',
-    `${name} was left behind by a supervisor that has ended; taking it over is not yet supported`,
-    `Remove what is left with \`holdfast down ${name}\`, then protect it again.`,
-  );
-}
-
-function unknown(name: string): HoldfastError {
-  return new HoldfastError(
-    'HF_SERVICE_UNKNOWN',
-    `there is no service ${JSON.stringify(name)}`,
-    'Look at `holdfast status` for those there are.',
-  );
-}
-
-function cancelled(name: string): HoldfastError {
-  return new HoldfastError('HF_STOPPING', `${name} is being stopped`, 'Start it again when it is.');
 }

@@ -115,13 +115,13 @@ export function resetToClient(f: Flow, ends: Ends): Buffer {
 }
 
 /** A reset to the guest that holds a half-replayed or diverged connection. */
-export function resetToGuest(f: Flow, ends: Ends): Buffer {
+export function resetToGuest(f: Flow, ends: Ends, position = f.g_ack): Buffer {
   return buildSegment({
     destinationMac: ends.guestMac,
     sourceMac: f.c_mac.slice(0, 6),
     source: clientEnd(f),
     destination: serverEnd(f, ends),
-    seq: inSeq(f, f.g_ack),
+    seq: inSeq(f, position),
     ack: toSeq(0),
     flags: TCP_FLAG.RST,
     window: 0,

@@ -19,6 +19,8 @@ export interface RecoverCommand {
   epoch: number;
   guestIfindex: number;
   deadlineMs: number;
+  /** Nobody else replays: flows that an earlier replay into the same guest left half-way begin anew. */
+  resume?: boolean;
 }
 
 /** Verdict of one flow. Times are ms since 1970, with fractions. */

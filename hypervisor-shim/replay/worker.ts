@@ -5,6 +5,7 @@ import { forgedAcks, resetToClient, resetToGuest } from '../datapath/frames.js';
 import { type Flow, OP, STATE } from '../datapath/layout.generated.js';
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, native } from '../native/native.js';
 import { clientAddress, FlowReplay, hostPort, type Outcome } from './flow-replay.js';
+import { forgetHalfReplayed, isHalfReplayed } from './half-replayed.js';
 import { applyMasks } from './masks.js';
 import type { FlowVerdict, RecoverCommand, WorkerMessage, WorkerSetup } from './protocol.js';
 
@@ -45,6 +46,7 @@ class Recovery {
   run(): boolean {
     const deadline = now() + this.command.deadlineMs;
     native.gracePeriod();
+    if (this.command.resume) forgetHalfReplayed(this.path, this.ends, frame => this.toGuest(frame));
     this.collect();
     while (!this.fenced && (this.busy() || this.collect())) {
       // A second fault: nothing is lost by it, the flows stay held for the next guest.
@@ -69,15 +71,18 @@ class Recovery {
     let found = false;
     for (const { id, flow } of this.path.flows()) {
       const key = `${id}.${flow.generation}`;
-      // A flow that an earlier replay into this guest left unfinished is held too, in all but name.
-      const served = this.path.inCurrentEpoch(flow) && flow.state !== STATE.REPLAYING;
-      if (served || flow.state === STATE.CLOSED || this.seen.has(key)) continue;
+      if (flow.state === STATE.CLOSED || this.seen.has(key)) continue;
+      if (this.path.inCurrentEpoch(flow) && !(this.command.resume && isHalfReplayed(flow))) continue;
       this.seen.add(key);
       found = true;
       this.waiting.push(new FlowReplay(this.path, id, flow, setup));
     }
     this.waiting.sort((a, b) => a.work - b.work);
     return found;
+  }
+
+  private toGuest(frame: Buffer): void {
+    native.packetSend(this.packets, this.command.guestIfindex, frame);
   }
 
   private launch(): void {
@@ -97,7 +102,6 @@ class Recovery {
       work += replay.work;
       try {
         applyMasks(this.path, replay.flow, setup.masks);
-        this.forget(replay);
         const outcome = replay.begin(this.command.slot, this.command.epoch);
         if (outcome.kind === 'running') {
           this.running.set(replay.id, replay);
@@ -108,13 +112,6 @@ class Recovery {
         this.settle(replay, { kind: 'retry', reason: String(e) });
       }
     }
-  }
-
-  /** A guest that has met this connection in a replay before holds a socket which would challenge the new SYN. */
-  private forget(replay: FlowReplay): void {
-    const flow = this.path.flow(replay.id);
-    if (flow?.state !== STATE.REPLAYING || !flow.answered || flow.owner !== this.command.slot) return;
-    native.packetSend(this.packets, this.command.guestIfindex, resetToGuest(flow, this.ends));
   }
 
   private poll(): void {
@@ -139,14 +136,12 @@ class Recovery {
     this.running.delete(replay.id);
     switch (outcome.kind) {
       case 'spliced':
-        for (const frame of forgedAcks(replay.flow, this.ends)) {
-          native.packetSend(this.packets, this.command.guestIfindex, frame);
-        }
+        for (const frame of forgedAcks(replay.flow, this.ends)) this.toGuest(frame);
         this.verdict(replay.flow, replay.id, 'kept', 'spliced');
         break;
       case 'closed':
         replay.close();
-        native.packetSend(this.packets, this.command.guestIfindex, resetToGuest(replay.flow, this.ends));
+        this.toGuest(resetToGuest(replay.flow, this.ends));
         this.verdict(replay.flow, replay.id, 'kept', outcome.reason);
         break;
       case 'lost':
@@ -168,7 +163,7 @@ class Recovery {
     const flow = this.path.flow(replay.id) ?? replay.flow;
     this.path.transition(OP.CLOSE, replay.id, flow.generation);
     native.packetSend(this.packets, setup.wireIfindex, resetToClient(flow, this.ends));
-    native.packetSend(this.packets, this.command.guestIfindex, resetToGuest(flow, this.ends));
+    this.toGuest(resetToGuest(flow, this.ends));
     this.verdict(flow, replay.id, 'lost', reason);
   }
 

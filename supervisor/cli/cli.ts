@@ -78,7 +78,9 @@ function buildProgram(run: Run, output: Output): Command {
 
   program
     .command('up')
-    .description('start the daemon, unless it runs, and protect the service of each CONFIG')
+    .description(
+      'start the daemon, unless it runs; take over what an earlier one left, and protect the service of each CONFIG',
+    )
     .argument('[config...]', 'YAML files, one service each')
     .option('--foreground', 'run the daemon in this process')
     .addOption(stateDir())

@@ -39,6 +39,8 @@ export async function up(context: CommandContext, files: string[], foreground: b
   const { pid, stateDir } = running ?? (await client.daemon());
   try {
     const services = await protectAll(client, output, configs);
+    // A new daemon takes over what an earlier one left, before it answers.
+    if (started && configs.length === 0) services.push(...(await client.status()));
     const result = { pid, stateDir, socket: client.socketPath, started, services };
     output.result(result, services.length > 0 ? formatStatus(services) : '');
   } catch (error) {

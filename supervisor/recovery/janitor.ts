@@ -48,7 +48,8 @@ export class Janitor {
     for (const { id, flow } of p.path.flows()) {
       if (flow.state === STATE.CLOSED) continue;
       if (flow.state === STATE.DIVERGED) this.#reset(id, flow);
-      else if (flow.state === STATE.REPLAYING || !p.path.inCurrentEpoch(flow))
+      // Nobody replays now, so what is half replayed was left so.
+      else if (!p.path.inCurrentEpoch(flow) || flow.state === STATE.REPLAYING)
         held.add(`${id}.${flow.generation}`);
       else if (abandoned(flow)) p.path.transition(OP.CLOSE, id, flow.generation);
     }

@@ -56,11 +56,15 @@ export async function takeOver(
   }
 }
 
-/** Replays flows that are held although their service runs: of a handshake that ended during a takeover, say. */
+/**
+ * Replays flows that are held although their service runs: of a handshake that ended during a takeover, say; and those that a
+ * replay which ended early (its supervisor was killed) left half-way in this guest.
+ */
 export async function replayLate(p: Protection, replayer: Replayer, guest: GuestVm): Promise<void> {
-  const verdicts = await replay(p, replayer, guest, p.epoch);
+  const { epoch } = p.path.control.slots(guest.slot);
+  const verdicts = await replay(p, replayer, guest, epoch, true);
   if (verdicts.length > 0) {
-    p.say('recovery.late', `${count(verdicts)} that were still held`, { epoch: p.epoch, guest: guest.name });
+    p.say('recovery.late', `${count(verdicts)} that were still held`, { epoch, guest: guest.name });
   }
 }
 
@@ -70,6 +74,7 @@ async function replay(
   replayer: Replayer,
   guest: GuestVm,
   epoch: number,
+  resume = false,
 ): Promise<FlowVerdict[]> {
   p.replaying = true;
   const said = p.unreported;
@@ -86,6 +91,7 @@ async function replay(
       epoch,
       guestIfindex: guest.ifindex,
       deadlineMs: p.config.recovery.replayDeadlineMs,
+      resume,
     });
     if (fenced) throw new SecondFault(`${guest.name} was fenced while connections were replayed into it`);
     p.unreported = new Map();

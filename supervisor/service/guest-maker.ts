@@ -10,7 +10,7 @@ import { native } from '../../hypervisor-shim/native/native.js';
 import type { ServiceConfig } from '../config/config.js';
 import { GuestVm } from './guest.js';
 import type { Image } from './image.js';
-import { type ServiceNames, SHM } from './names.js';
+import { type ServiceNames, SHM, SLOTS } from './names.js';
 import type { ServiceNetwork, SlotNetwork } from './network.js';
 import type { ServiceFiles } from './state-file.js';
 
@@ -56,6 +56,30 @@ export class GuestMaker {
     }
   }
 
+  /** The guest that a supervisor made before, however it fares; undefined if the hypervisor does not know it. */
+  async adopt(name: string, slot: number): Promise<GuestVm | undefined> {
+    const machine = await this.hypervisor.lookup(name);
+    if (!machine) return undefined;
+    const channel = new IvshmemChannel(native.mapFile(pagePath(this.names, name), PAGE_BYTES));
+    const ifindex = await this.network.slotIfindex(slot);
+    return new GuestVm(name, slot, ifindex, machine, channel, this.#path(name, 'console.log'));
+  }
+
+  /** Removes what was being made or removed when the supervisor died: guests and slots other than these. */
+  async sweep(known: readonly GuestVm[]): Promise<void> {
+    const names = new Set(known.map(guest => guest.name));
+    for (const name of await this.hypervisor.list()) {
+      if (!this.names.isGuest(name) || names.has(name)) continue;
+      const machine = await this.hypervisor.lookup(name);
+      await machine?.destroy();
+      await machine?.undefine();
+      this.#removeFiles(name);
+    }
+    for (const slot of SLOTS) {
+      if (!known.some(guest => guest.slot === slot)) await this.network.removeSlot(slot);
+    }
+  }
+
   /** Removes a guest and all that was made for it, its console included. */
   async unmake(guest: GuestVm): Promise<void> {
     await guest.remove();
@@ -63,6 +87,11 @@ export class GuestMaker {
   }
 
   async #removeTraces(name: string, slot: number): Promise<void> {
+    this.#removeFiles(name);
+    await this.network.removeSlot(slot);
+  }
+
+  #removeFiles(name: string): void {
     for (const path of [
       this.#path(name, 'qcow2'),
       this.#path(name, 'console.log'),
@@ -70,7 +99,6 @@ export class GuestMaker {
     ]) {
       rmSync(path, { force: true });
     }
-    await this.network.removeSlot(slot);
   }
 
   #path(name: string, kind: string): string {

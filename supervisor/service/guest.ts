@@ -51,6 +51,17 @@ export class GuestVm {
     this.state = 'ready';
   }
 
+  /** Finds out how it fares, for a supervisor that did not start it. */
+  async look(): Promise<void> {
+    const state = await this.machine.state();
+    if (state === 'crashed') this.#fail('crashed', 'kernel panic (pvpanic) while no supervisor was there');
+    else if (state === 'shutoff') this.#fail('off', 'ended while no supervisor was there');
+    if (this.failure !== undefined) return;
+    this.pid = await this.machine.pid();
+    this.state = state === 'paused' ? 'suspended' : 'ready';
+    if (state === 'paused') this.#vcpuMsAtSuspend = await this.vcpuMs();
+  }
+
   /** Lays it aside as a backup. */
   async suspend(): Promise<void> {
     await this.machine.suspend();

@@ -55,6 +55,18 @@ export class ServiceNetwork {
     return new ServiceNetwork(names, config, ifindexOf(await links(), wire), mtu);
   }
 
+  /** What a supervisor made before. Throws as `create` does. */
+  static async adopt(names: ServiceNames, config: ServiceConfig): Promise<ServiceNetwork> {
+    const all = await links();
+    const { mtu } = checkBridge(config.uplink.bridge, all);
+    return new ServiceNetwork(names, config, ifindexOf(all, names.wire), mtu);
+  }
+
+  /** Interface index of the tap of a slot that was made before. */
+  async slotIfindex(slot: number): Promise<number> {
+    return ifindexOf(await links(), this.names.tap(slot));
+  }
+
   /** Makes the taps of a slot, anew if they were left over. */
   async addSlot(slot: number): Promise<SlotNetwork> {
     const [tap, managementTap] = [this.names.tap(slot), this.names.managementTap(slot)];

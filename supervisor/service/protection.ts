@@ -45,7 +45,8 @@ export class Protection {
   replaying = false;
   recoveries = 0;
   epoch = 0;
-  #generation = 0;
+  /** Guests made so far. */
+  generation = 0;
   readonly #stop = new AbortController();
   #wake: () => void = () => {};
 
@@ -106,7 +107,9 @@ export class Protection {
         'This is a defect: report it.',
       );
     }
-    const guest = await this.maker.make(this.#generation++, slot);
+    const generation = this.generation++;
+    this.save();
+    const guest = await this.maker.make(generation, slot);
     this.path.attachGuest(slot, guest.ifindex);
     return guest;
   }
@@ -160,7 +163,7 @@ export class Protection {
       name: this.config.name,
       ...this.given,
       epoch: this.epoch,
-      generation: this.#generation,
+      generation: this.generation,
       guests,
     };
     this.files.save(state);

@@ -9,6 +9,7 @@ import { Pulse } from '../recovery/detect.js';
 import { drill } from '../recovery/drill.js';
 import { Janitor } from '../recovery/janitor.js';
 import { Upkeep } from '../recovery/upkeep.js';
+import { adoptDataPath, adoptGuests } from './adopt.js';
 import { ensureBpffs } from './bpffs.js';
 import { loadDataPath } from './data-path.js';
 import { connectionStatus, countFlows } from './flows.js';
@@ -17,7 +18,7 @@ import type { Image } from './image.js';
 import type { ServiceNames } from './names.js';
 import { ServiceNetwork, serviceMac } from './network.js';
 import { type Fault, Protection } from './protection.js';
-import type { ServiceFiles } from './state-file.js';
+import type { SavedService, ServiceFiles } from './state-file.js';
 
 /** Flow records of a service. Each costs about half a KiB of kernel memory. */
 const MAX_FLOWS = 65_536;
@@ -56,6 +57,7 @@ export class Service {
     this.#upkeep = new Upkeep(p);
     this.#pulse = new Pulse(p, hypervisor.accel);
     this.#janitor = new Janitor(p);
+    hypervisor.on('guest', this.#onGuest);
   }
 
   /** Makes network and data path. On failure, as at any time, `removeService` removes what there is by then. */
@@ -79,9 +81,30 @@ export class Service {
     return new Service(config, protection, o.hypervisor);
   }
 
+  /** Takes over what an earlier supervisor left; nothing of it is changed unless it can be. `start` it next. */
+  static async adopt(o: ServiceOptions, saved: SavedService): Promise<Service> {
+    const { config, names, files } = o;
+    const path = adoptDataPath(names);
+    try {
+      const network = await ServiceNetwork.adopt(names, config);
+      const maker = new GuestMaker(o.hypervisor, config, names, files, o.image, network);
+      const protection = new Protection(config, names, files, o.given, path, maker, o.log);
+      const service = new Service(config, protection, o.hypervisor);
+      try {
+        await adoptGuests(protection, saved);
+      } catch (error) {
+        o.hypervisor.off('guest', service.#onGuest);
+        throw error;
+      }
+      return service;
+    } catch (error) {
+      path.close();
+      throw error;
+    }
+  }
+
   /** Starts the guests; resolves when the service is protected. The first failure until then rejects. */
   async start(): Promise<void> {
-    this.hypervisor.on('guest', this.#onGuest);
     this.#pulse.start();
     this.#janitor.start();
     const result = new Promise<void>((resolve, reject) => {

@@ -1,0 +1,37 @@
+import { parseServiceConfig, type ServiceConfig } from './config/config.js';
+import type { EventLog } from './events/event-log.js';
+import type { Hypervisors } from './hypervisors.js';
+import { findImage } from './service/image.js';
+import { ServiceNames } from './service/names.js';
+import { orphaned } from './service/orphan.js';
+import { Service } from './service/service.js';
+import { ServiceFiles } from './service/state-file.js';
+
+/**
+ * Takes over the service that an earlier supervisor left, from its state file; it is watched over from then on, and `start`
+ * makes it protected again. Throws `HF_SERVICE_ORPHANED`, or what else stands in the way; the service is then as it was.
+ */
+export async function adoptService(
+  name: string,
+  stateDir: string,
+  hypervisors: Hypervisors,
+  log: EventLog,
+): Promise<{ config: ServiceConfig; service: Service; text: string }> {
+  const files = new ServiceFiles(stateDir, name);
+  const saved = files.load();
+  if (!saved) throw orphaned(name, 'its state file is damaged');
+  const { config: text, source } = saved;
+  const config = parseServiceConfig(text, source);
+  const { uri } = config.hypervisor;
+  const image = await findImage(config.source);
+  const hypervisor = await hypervisors.acquire(uri, image.kernel);
+  try {
+    const names = new ServiceNames(name);
+    const given = { config: text, source };
+    const service = await Service.adopt({ config, given, names, files, image, hypervisor, log }, saved);
+    return { config, service, text };
+  } catch (error) {
+    await hypervisors.release(uri);
+    throw error;
+  }
+}

@@ -1,0 +1,118 @@
+import { existsSync } from 'node:fs';
+import { DataPath } from '../../hypervisor-shim/datapath/datapath.js';
+import { CONST, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
+import { now } from '../clock.js';
+import type { GuestVm } from './guest.js';
+import { type ServiceNames, SLOTS } from './names.js';
+import { orphaned } from './orphan.js';
+import type { Protection } from './protection.js';
+import type { SavedService } from './state-file.js';
+
+/** The pinned data path. Throws `HF_SERVICE_ORPHANED` if there is none to go on with, `HF_PINS_VERSION` if it is another's. */
+export function adoptDataPath(names: ServiceNames): DataPath {
+  if (!existsSync(`${names.pins}/control`)) throw orphaned(names.service, 'its data path is not pinned');
+  const path = DataPath.adopt(names.pins);
+  if (path.control.version === CONST.LAYOUT_VERSION) return path;
+  path.close();
+  throw orphaned(names.service, 'its data path was not yet complete');
+}
+
+/**
+ * Finds the guests that an earlier supervisor made, and who is who. The control map has the last word: the state file is written
+ * after a takeover, the map at its first step. What is missing to a protected service the upkeep adds.
+ */
+export async function adoptGuests(p: Protection, saved: SavedService): Promise<void> {
+  const { name } = p.config;
+  const guests: { guest: GuestVm; role: string }[] = [];
+  for (const { name: domain, slot, role } of saved.guests) {
+    const guest = await p.maker.adopt(domain, slot);
+    if (guest) guests.push({ guest, role });
+  }
+  const { active } = p.path.control;
+  const activeEpoch = active === CONST.NO_SLOT ? 0 : p.path.control.slots(active).epoch;
+  const wasPrimary = guests.find(({ role }) => role === 'primary')?.guest;
+  const current = activeEpoch === 0 ? undefined : guests.find(({ guest }) => guest.slot === active);
+  const primary = current?.guest ?? wasPrimary;
+  if (!primary) throw orphaned(name, 'it has no primary that could be found');
+
+  const flows = [...p.path.flows()].map(({ flow }) => flow);
+  const slots = SLOTS.map(slot => p.path.control.slots(slot).epoch);
+  p.epoch = flows.reduce((highest, flow) => Math.max(highest, flow.epoch), Math.max(saved.epoch, ...slots));
+  p.generation = saved.generation;
+  p.phase = 'unprotected';
+  p.reason = 'taken over from an earlier supervisor';
+  p.primary = primary;
+  const formers: GuestVm[] = [];
+  for (const { guest, role } of guests) {
+    if (guest === primary) continue;
+    if (role === 'backup') p.backup = guest;
+    else formers.push(guest);
+  }
+  // The younger one: the primary of the state file, if another has taken over since.
+  p.former = formers.find(guest => guest === wasPrimary) ?? formers[0];
+  // Events are heard already: what is asked only now cannot be missed.
+  await Promise.all(guests.map(({ guest }) => guest.look()));
+  await settle(p, primary, current?.role === 'backup', activeEpoch);
+  // What is left over is no reason not to watch over the service.
+  await tidy(
+    p,
+    guests.map(({ guest }) => guest),
+    formers,
+  ).catch(error => {
+    p.say('service.trouble', `leftovers of an earlier supervisor remain: ${(error as Error).message}`);
+  });
+  p.lateFlows = [...p.path.flows()].some(({ flow }) => needsReplay(p, flow));
+  p.save();
+  p.say('service.adopted', `taken over: ${primary.name} is ${p.fault ? 'lost' : 'active'}`, {
+    primary: primary.name,
+    backup: p.backup?.name,
+    epoch: p.epoch,
+    fault: p.fault?.detail,
+  });
+}
+
+/** Primary and backup, as they were found. */
+async function settle(p: Protection, primary: GuestVm, takingOver: boolean, epoch: number): Promise<void> {
+  const { backup } = p;
+  if (backup?.failure !== undefined) p.backupFailed(backup);
+  const { failure, state } = primary;
+  if (failure !== undefined) {
+    const cause = state === 'crashed' ? 'guest-panic' : 'guest-gone';
+    p.primaryFailed(cause, `${primary.name}: ${failure}`, now());
+  } else if (epoch === 0) {
+    p.primaryFailed('guest-hang', `${primary.name} was fenced by an earlier supervisor`, now());
+  } else if (takingOver) {
+    // The takeover was interrupted, perhaps before its guest was told; to be told twice changes nothing.
+    await primary.wake(epoch);
+  } else {
+    primary.state = 'active';
+  }
+}
+
+async function tidy(p: Protection, guests: GuestVm[], formers: GuestVm[]): Promise<void> {
+  for (const former of formers) await retire(p, former);
+  for (const slot of SLOTS) {
+    if (!p.guestIn(slot)) p.path.detachGuest(slot);
+  }
+  await p.maker.sweep(guests.filter(guest => p.guestIn(guest.slot) === guest));
+}
+
+/** One failed primary is kept for diagnosis, older ones go. */
+async function retire(p: Protection, former: GuestVm): Promise<void> {
+  if (former !== p.former || p.config.recovery.former === 'destroy') {
+    p.path.detachGuest(former.slot);
+    await p.maker.unmake(former);
+    if (former === p.former) p.former = undefined;
+    return;
+  }
+  p.path.detachGuest(former.slot);
+  if (former.failure === undefined) {
+    await former.halt();
+    former.state = 'crashed';
+  }
+}
+
+function needsReplay(p: Protection, flow: { state: number; epoch: number; owner: number }): boolean {
+  if (flow.state === STATE.CLOSED || flow.state === STATE.DIVERGED) return false;
+  return flow.state === STATE.REPLAYING || p.path.control.slots(flow.owner).epoch !== flow.epoch;
+}
