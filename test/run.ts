@@ -24,8 +24,13 @@ async function runSuite(suite: string): Promise<Tally> {
   const tally: Tally = { passed: 0, failed: 0 };
   process.stdout.write(`\n== ${suite}\n`);
   const argv = [join(root, 'node_modules/.bin/ava'), '--tap', `build/test/${suite}/**/*.test.js`];
-  const child = spawn(process.execPath, argv, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
-  const stop = (signal: NodeJS.Signals) => child.kill(signal);
+  // A group of its own: a signal must reach the processes that hold laboratories, which ava does not pass it on to.
+  const child = spawn(process.execPath, argv, {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  });
+  const stop = (signal: NodeJS.Signals) => process.kill(-child.pid!, signal);
   process.on('SIGINT', stop).on('SIGTERM', stop);
   let errors = '';
   child.stderr.on('data', d => {

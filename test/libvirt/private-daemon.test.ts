@@ -80,7 +80,10 @@ test.serial('two private daemons live side by side; stopping one leaves the othe
 
 test.serial('nothing is left outside the state directory', async t => {
   await sleep(200);
-  t.deepEqual(hostDirectories(), before);
+  t.deepEqual(
+    hostDirectories().filter(path => !before.includes(path)),
+    [],
+  );
   t.notRegex(readFileSync('/proc/self/mounts', 'utf8'), /libvirt/);
   t.deepEqual(processesOf(bench.directory), []);
   t.false(existsSync(join(bench.stateDir, 'libvirt/run')));
