@@ -108,10 +108,20 @@ export class BenchHost {
     return this.path.fd(from === 'wire' ? 'from_wire' : 'from_guest');
   }
 
-  /** Changes the way and resolves when both services answer over it. */
+  /** Changes the way and resolves when both services answer over it; a change that does not take is made once more. */
   async take(way: Way, target: Target, timeoutMs = 20_000): Promise<void> {
     this.forgetFlows();
     if (way === this.way) return;
+    try {
+      await this.change(way, target, timeoutMs);
+    } catch (error) {
+      process.stderr.write(`${(error as Error).message}; once more\n${await this.diagnosis()}\n`);
+      await this.change(way, target, timeoutMs);
+    }
+  }
+
+  private async change(way: Way, target: Target, timeoutMs: number): Promise<void> {
+    this.way = undefined;
     for (const device of ['svc', 'tap'])
       await run(['tc', 'qdisc', 'del', 'dev', device, 'clsact'], { allowFailure: true });
     const [onBridge, off] = way === 'plain' ? ['tap', 'svcp'] : ['svcp', 'tap'];
@@ -126,6 +136,18 @@ export class BenchHost {
       const answered = (await this.answers(target.small)) && (await this.answers(target.sink, '-d', 'x'));
       return answered || undefined;
     });
+  }
+
+  /** Where frames stop, for whoever wants to know why nobody answers. */
+  private async diagnosis(): Promise<string> {
+    const tell = async (...argv: string[]) => (await run(argv, { allowFailure: true })).stdout;
+    const neighbours = await this.lab.exec(this.client.name, ['ip', 'neigh'], { allowFailure: true });
+    return [
+      await tell('bridge', 'fdb', 'show', 'br', BRIDGE),
+      await tell('ip', '-s', '-br', 'link'),
+      await tell('tc', '-s', 'filter', 'show', 'dev', 'svc', 'ingress'),
+      neighbours.stdout,
+    ].join('\n');
   }
 
   private async answers(url: string, ...more: string[]): Promise<boolean> {
