@@ -21,7 +21,7 @@ struct {
 	__type(value, struct hf_flow);
 } flows SEC(".maps");
 
-/* Two indices to the same records: the tuple on the wire, and in the guest where it differs (server-side). */
+/* Ids by the tuple on the wire. Server-side flows, whose tuple in the guest differs, will have a second index. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024); /* set by the loader */
