@@ -12,7 +12,7 @@ TS_SOURCES := $(shell find supervisor guest-agent $(SHIM) test images -name '*.t
 
 CLANG := clang -O2 -g -target bpf -mcpu=v3 -Wall -Wno-parentheses -Werror -I/usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: setup build image demo test verify bench lint format clean
+.PHONY: setup build image demo test verify bench scale campaign sweep lint format clean
 .DELETE_ON_ERROR:
 
 setup:
@@ -52,8 +52,18 @@ demo: build
 test: build lint image
 	@$(NODE) build/test/run.js
 
+scale: build
+	@$(NODE) build/test/scale/scale.js
+
 bench: build
 	@$(NODE) build/test/bench/bench.js
+
+campaign: build image
+	@$(NODE) build/test/campaign/campaign.js
+
+# resumable; FULL=1 for every combination instead of pairwise ones
+sweep: build
+	@$(NODE) build/test/sweep/sweep.js
 
 verify: build image
 	@$(NODE) build/test/verify.js

@@ -6,11 +6,13 @@ import { readFileSync } from 'node:fs';
 import { listeningPorts } from './listeners.js';
 import { ControlPage, type Report } from './page.js';
 import { type ServiceSpec, startService } from './services.js';
-import { USER_BEAT_MS } from './wire/control-page.js';
+import { mountStorage, settleDisk } from './storage.js';
+import { STOP_ACK_MS, USER_BEAT_MS } from './wire/control-page.js';
 
 /** How often listeners are looked for while the service starts, and afterwards, ms. */
 const STARTING_POLL_MS = 20;
 const STEADY_POLL_MS = 1000;
+const ACK_POLL_MS = 5;
 
 function openPage(): ControlPage | undefined {
   try {
@@ -21,7 +23,7 @@ function openPage(): ControlPage | undefined {
   }
 }
 
-function main(configFile: string): void {
+async function main(configFile: string): Promise<void> {
   const page = openPage();
   if (page !== undefined) setInterval(() => page.beat(), USER_BEAT_MS);
 
@@ -29,29 +31,41 @@ function main(configFile: string): void {
   const report: Report = { application: 'starting', pid: 0, exitStatus: 0 };
   const publish = (change: Partial<Report>) => page?.report(Object.assign(report, change));
 
+  await mountStorage(() => publish({ application: 'waiting' }));
+  publish({ application: 'starting' });
   for (const service of services) {
     const pid = startService(service, exit => {
       console.error(`holdfast: ${exit.service} (pid ${exit.pid}) ended, status ${exit.status}`);
       // The first death is the fault; those that follow from it would hide its status.
-      if (report.application !== 'exited') {
+      if (report.application !== 'exited' && report.application !== 'stopping') {
         publish({ application: 'exited', pid: exit.pid, exitStatus: exit.status });
       }
     });
     if (report.pid === 0 && report.application === 'starting') publish({ pid });
   }
 
+  // Process 1 shuts the machine down, and waits for our end before it stops anything.
+  process.on('SIGUSR2', () => {
+    publish({ application: 'stopping' });
+    setTimeout(() => process.exit(), page ? STOP_ACK_MS : 0);
+    if (page) setInterval(() => page.stopAcknowledged && process.exit(), ACK_POLL_MS);
+  });
+
   const wanted = services.flatMap(service => service.ports);
-  const poll = () => {
-    if (report.application === 'exited') return;
+  const isOver = () => report.application === 'exited' || report.application === 'stopping';
+  const poll = async () => {
+    if (isOver()) return;
     const present = listeningPorts();
     const application = wanted.every(port => present.has(port)) ? 'listening' : 'starting';
     if (application !== report.application) {
+      if (application === 'listening') await settleDisk();
+      if (isOver()) return;
       publish({ application });
       if (application === 'listening') console.log('holdfast: listening');
     }
     setTimeout(poll, application === 'listening' ? STEADY_POLL_MS : STARTING_POLL_MS);
   };
-  poll();
+  await poll();
 }
 
-main(process.argv[2] ?? '/etc/holdfast/services.json');
+await main(process.argv[2] ?? '/etc/holdfast/services.json');

@@ -3,6 +3,8 @@ import { loadAddon } from './native/native.js';
 import * as wire from './wire/control-page.js';
 
 const PCI = '/sys/bus/pci/devices';
+/** Built with the image; loading it is a drill. */
+const HALT_MODULE = '/opt/holdfast/holdfast-halt.ko';
 
 export interface Report {
   application: wire.ApplicationState;
@@ -37,7 +39,8 @@ export class ControlPage {
       wallClockNs: host.wallClockNs.offset,
       command: host.command.offset,
       commandId: host.commandId.offset,
-      panicCommand: wire.command.panic,
+      ...wire.command,
+      haltModule: HALT_MODULE,
       beatMs: wire.BEAT_MS,
       clockToleranceMs: 100,
     });
@@ -54,6 +57,11 @@ export class ControlPage {
       this.#store(wire.guest.pid, report.pid);
       this.#store(wire.guest.exitStatus, report.exitStatus);
     });
+  }
+
+  /** Whether the host has cut this guest off, after `stopping` was reported. */
+  get stopAcknowledged(): boolean {
+    return Atomics.load(this.#u32, wire.host.stopAck.offset / 4) === 1;
   }
 
   #publishIdentity(): void {

@@ -33,7 +33,9 @@ export function startService(spec: ServiceSpec, onExit: (exit: Exit) => void): n
   }
   const [file = '/bin/sh', ...args] =
     typeof spec.command === 'string' ? ['/bin/sh', '-c', `exec ${spec.command}`] : spec.command;
-  const child = spawn(file, args, { stdio: ['ignore', 'inherit', 'inherit'], detached: true });
+  // The agent is not to be killed for want of memory; what it starts may be.
+  const killable = ['-c', 'echo 0 >/proc/self/oom_score_adj; exec "$@"', 'sh', file, ...args];
+  const child = spawn('/bin/sh', killable, { stdio: ['ignore', 'inherit', 'inherit'], detached: true });
   const pid = child.pid ?? 0;
   child.once('error', error => {
     console.error(`holdfast: ${spec.name}: ${error.message}`);

@@ -13,8 +13,20 @@ export interface GuestSpec {
   nics: { tap: string; mac: string }[];
   /** Shared control page, where the hypervisor has ivshmem: file `/dev/shm/<shm>`. */
   controlPage?: { shm: string; bytes: number };
+  /** Leaves a place for a `DataDisk`. */
+  takesDataDisk?: boolean;
+  /** Directory of the host's that the guest sees as file system `STORAGE_NAME` (virtiofs). */
+  sharedDirectory?: string;
   /** File that receives the serial console. */
   serialLog: string;
+}
+
+/** A disk that moves from guest to guest. At most one of them may ever hold it. */
+export interface DataDisk {
+  path: string;
+  format: 'qcow2' | 'raw';
+  /** `block`: a device of the host's. */
+  kind: 'file' | 'block';
 }
 
 export type GuestState = 'running' | 'paused' | 'crashed' | 'shutoff';
@@ -39,6 +51,15 @@ export interface Guest {
   resume(): Promise<void>;
   /** Hard stop; no error if it is already off. */
   destroy(): Promise<void>;
+  /**
+   * Ends the process that runs the guest, whatever state that is in and without asking it. When this resolves nothing that the
+   * guest wrote is still on its way to a disk.
+   */
+  kill(): Promise<void>;
+  /** Plugs the disk in while the guest runs or is paused. Rejects if another process holds it. */
+  attachDisk(disk: DataDisk): Promise<void>;
+  /** Whether a `DataDisk` is plugged in. The guest must be on. */
+  hasDataDisk(): Promise<boolean>;
   /** Removes the definition. The guest must be off. */
   undefine(): Promise<void>;
   /** Writes the guest's memory as an ELF core to `file`. */

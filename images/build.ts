@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { HoldfastError } from '../hypervisor-shim/errors.js';
 import { killAll, progress, run } from './commands.js';
 import { findInputs, hashInputs, type Inputs } from './inputs.js';
-import { buildInitrd, unpackKernel } from './kernel.js';
+import { buildHaltModule, buildInitrd, unpackKernel } from './kernel.js';
 import { furnishRoot, installPackages } from './root.js';
 import { type Appliance, readAppliance } from './schema.js';
 
@@ -28,7 +28,8 @@ async function build(inputs: Inputs, appliance: Appliance, hash: string, temp: s
   mkdirSync(dir('image'));
   renameSync(kernel.vmlinuz, dir('image/vmlinuz'));
   await buildInitrd(kernel, busybox, join(inputs.boot, 'init'), temp, dir('image/initrd'));
-  const files = await furnishRoot(inputs, appliance, root, kernel.modules);
+  const halt = await buildHaltModule(kernel, dir('debs'), inputs.halt, temp);
+  const files = await furnishRoot(inputs, appliance, root, { modules: kernel.modules, halt });
 
   progress('making the file system');
   const used = Number((await run('du', ['-sm', '--apparent-size', root])).split('\t')[0]);

@@ -15,6 +15,8 @@ export interface Inputs {
   agent: string;
   addonSource: string;
   boot: string;
+  /** Source of the kernel module for the drill `guest-hang`. */
+  halt: string;
   aptSources: string[];
 }
 
@@ -28,6 +30,7 @@ export function findInputs(repo: string, yaml: string): Inputs {
     agent: join(repo, 'build/guest-agent'),
     addonSource: join(repo, 'guest-agent/native/agent.cc'),
     boot: join(repo, 'images/boot'),
+    halt: join(repo, 'images/halt'),
     aptSources: aptSources(),
   };
   if (!existsSync(join(inputs.agent, 'agent.js'))) {
@@ -86,7 +89,8 @@ export function hashInputs(inputs: Inputs, appliance: Appliance): string {
   for (const { source } of appliance.programs) add(dirname(join(inputs.base, source)));
   add(join(dirname(inputs.node), '../package.json'));
   add(join(inputs.addonApi, 'package.json'));
-  for (const path of [inputs.agent, inputs.addonSource, inputs.boot, ...inputs.aptSources]) add(path);
+  for (const path of [inputs.agent, inputs.addonSource, inputs.boot, inputs.halt, ...inputs.aptSources])
+    add(path);
   for (const script of readdirSync(join(inputs.repo, 'build/images')).sort()) {
     if (script.endsWith('.js')) add(join(inputs.repo, 'build/images', script));
   }

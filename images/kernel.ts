@@ -1,4 +1,12 @@
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { progress, run } from './commands.js';
 
@@ -35,6 +43,23 @@ export async function unpackKernel(debs: string, dir: string, busybox: string): 
   const version = readdirSync(modules)[0]!;
   await run(busybox, ['depmod', '-b', dir, version]);
   return { version, vmlinuz: join(dir, 'boot', `vmlinuz-${version}`), modules };
+}
+
+/** Builds the module of the drill `guest-hang` against the kernel's headers in `debs`; returns the file. */
+export async function buildHaltModule(kernel: Kernel, debs: string, source: string, temp: string) {
+  progress('building the drill module');
+  const dir = join(temp, 'headers');
+  for (const deb of readdirSync(debs).filter(name => /^linux-(headers|kbuild)-/.test(name))) {
+    await run('dpkg-deb', ['-x', join(debs, deb), dir]);
+  }
+  const headers = join(dir, 'usr/src', `linux-headers-${kernel.version}`);
+  // It names the common headers by where they are once installed.
+  const makefile = join(headers, 'Makefile');
+  writeFileSync(makefile, readFileSync(makefile, 'utf8').replaceAll('/usr/src/', join(dir, 'usr/src/')));
+  const module = join(temp, 'halt');
+  cpSync(source, module, { recursive: true });
+  await run('make', ['-s', '-C', headers, `M=${module}`, 'modules']);
+  return join(module, 'holdfast-halt.ko');
 }
 
 /** Writes the initramfs: busybox, the modules, images/boot/init. */

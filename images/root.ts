@@ -5,8 +5,8 @@ import { type KnownFile, writeKnownFiles } from './content.js';
 import type { Inputs } from './inputs.js';
 import type { Appliance } from './schema.js';
 
-/** What every image has: the tools of holdfast-init, and the libraries of Node. */
-const BASE_PACKAGES = ['busybox-static', 'libstdc++6'];
+/** What every image has: the tools of holdfast-init and of the agent's storage, and the libraries of Node. */
+const BASE_PACKAGES = ['busybox-static', 'e2fsprogs', 'libstdc++6'];
 
 /** Installs the packages into `root`, and fetches the kernel's package into `debs` without installing it. */
 export async function installPackages(
@@ -23,7 +23,10 @@ export async function installPackages(
     `cd '${dirs.debs}'`,
     'export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"',
     `kernel=$(apt-cache depends ${kernelPackage} | sed -n 's/.*Depends: \\(linux-image-.*\\)/\\1/p')`,
-    'apt-get download -o APT::Sandbox::User=root "$kernel"',
+    // Headers, for the one module that is built; of the same version, and without the compiler that they ask for.
+    `headers="linux-headers-\${kernel#linux-image-}"`,
+    `more=$(apt-cache depends "$headers" | sed -n 's/.*Depends: \\(linux-\\(headers\\|kbuild\\)-.*\\)/\\1/p')`,
+    'apt-get download -o APT::Sandbox::User=root "$kernel" "$headers" $more',
   ].join(' && ');
   const options = [
     '--mode=root',
@@ -75,12 +78,12 @@ function aptRemedy(output: string): string {
   return 'Check that `apt-get update` works on this host, then repeat.';
 }
 
-/** Adds what is ours and the appliance's. `modules` is the kernel's /lib/modules. Returns the known files. */
+/** Adds what is ours and the appliance's. `kernel.modules` is its /lib/modules. Returns the known files. */
 export async function furnishRoot(
   inputs: Inputs,
   appliance: Appliance,
   root: string,
-  modules: string,
+  kernel: { modules: string; halt: string },
 ): Promise<KnownFile[]> {
   progress('adding node, the agent and the declared files');
   const to = (path: string) => {
@@ -95,7 +98,8 @@ export async function furnishRoot(
   writeFileSync(to('/opt/holdfast/package.json'), '{ "type": "module" }\n');
   await compileAddon(inputs, to('/opt/holdfast/guest-agent/native/agent.node'));
   copyFileSync(join(inputs.boot, 'holdfast-init'), to('/sbin/holdfast-init'));
-  cpSync(modules, join(root, 'usr/lib/modules'), { recursive: true });
+  copyFileSync(kernel.halt, to('/opt/holdfast/holdfast-halt.ko'));
+  cpSync(kernel.modules, join(root, 'usr/lib/modules'), { recursive: true });
   writeFileSync(to('/etc/holdfast/services.json'), `${JSON.stringify(appliance.services, null, 2)}\n`);
   for (const name of ['/etc/hostname', '/etc/machine-id']) writeFileSync(to(name), '');
   writeFileSync(to('/etc/hosts'), '127.0.0.1 localhost\n::1 localhost\n');

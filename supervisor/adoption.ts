@@ -16,7 +16,7 @@ export async function adoptService(
   stateDir: string,
   hypervisors: Hypervisors,
   log: EventLog,
-): Promise<{ config: ServiceConfig; service: Service; text: string }> {
+): Promise<{ config: ServiceConfig; service: Service }> {
   const files = new ServiceFiles(stateDir, name);
   const saved = files.load();
   if (!saved) throw orphaned(name, 'its state file is damaged');
@@ -29,7 +29,7 @@ export async function adoptService(
     const names = new ServiceNames(name);
     const given = { config: text, source };
     const service = await Service.adopt({ config, given, names, files, image, hypervisor, log }, saved);
-    return { config, service, text };
+    return { config, service };
   } catch (error) {
     await hypervisors.release(uri);
     throw error;

@@ -2,20 +2,29 @@ import { adoptService } from './adoption.js';
 import type { ConnectionStatus, DrillFault, RecoveryReport, ServiceStatus } from './api/types.js';
 import type { RunningSupervisor, SupervisorOptions } from './cli/supervisor-factory.js';
 import { parseServiceConfig, type ServiceConfig } from './config/config.js';
-import type { Entry } from './entry.js';
+import { differences } from './config/differences.js';
+import { type Entry, entryStatus } from './entry.js';
 import { Hypervisors } from './hypervisors.js';
+import type { ServiceSample } from './metrics/sample.js';
 import { busy, cancelled, checkConflicts, exists, unknown } from './refusals.js';
+import { removeOrphan } from './removal.js';
+import { checkBpffs } from './service/bpffs.js';
 import { findImage } from './service/image.js';
+import { checkMemory } from './service/memory.js';
 import { ServiceNames } from './service/names.js';
-import { orphaned, orphanStatus, startingStatus } from './service/orphan.js';
+import { orphaned, orphanStatus } from './service/orphan.js';
 import { removeService } from './service/remove.js';
 import { pinsExist, Service } from './service/service.js';
-import { ServiceFiles, savedServices } from './service/state-file.js';
+import { ServiceLocks } from './service/service-lock.js';
+import { hostRestarted, type SavedService, ServiceFiles, savedServices } from './service/state-file.js';
+import { checkStorage } from './service/storage-check.js';
 
 /** The registry of services; what happens to one is in service/ and recovery/. */
 export class Supervisor implements RunningSupervisor {
   readonly #entries = new Map<string, Entry>();
   readonly #hypervisors: Hypervisors;
+  /** Of each entry, and of what is being taken over or removed. */
+  readonly #locks = new ServiceLocks();
   /** Why a service could not be taken over, by name. */
   readonly #refused = new Map<string, unknown>();
 
@@ -24,6 +33,7 @@ export class Supervisor implements RunningSupervisor {
   }
 
   static async create(options: SupervisorOptions): Promise<Supervisor> {
+    checkBpffs();
     const supervisor = new Supervisor(options);
     await Promise.all(savedServices(options.stateDir).map(name => supervisor.#adopt(name)));
     return supervisor;
@@ -33,14 +43,19 @@ export class Supervisor implements RunningSupervisor {
     const config = parseServiceConfig(configYaml, source);
     const { name } = config;
     const found = this.#entries.get(name);
-    if (found?.service && found.adopted === configYaml) {
-      return found.started.then(() => found.service!.status());
+    if (found) return this.#again(found, config);
+    this.#locks.take(name);
+    try {
+      this.#checkFree(config);
+      checkMemory(config);
+    } catch (error) {
+      this.#locks.release(name);
+      throw error;
     }
-    this.#checkFree(config);
     const entry: Entry = { config, service: undefined, started: Promise.resolve(), cancelled: false };
     this.#entries.set(name, entry);
     const start = this.#start(entry, { config: configYaml, source });
-    entry.started = start.catch(() => {});
+    entry.started = start.catch(error => error);
     try {
       await start;
     } catch (error) {
@@ -53,17 +68,24 @@ export class Supervisor implements RunningSupervisor {
   }
 
   async status(): Promise<ServiceStatus[]> {
-    const entries = [...this.#entries.values()];
-    const live = entries.map(({ config, service }) => service?.status() ?? startingStatus(config));
+    const live = [...this.#entries.values()].map(entryStatus);
     const orphans = this.#orphans().map(name =>
       orphanStatus(new ServiceFiles(this.options.stateDir, name), this.#orphaned(name)),
     );
-    return [...(await Promise.all(live)), ...orphans.filter(status => status !== undefined)];
+    return [...(await Promise.all(live)), ...orphans];
+  }
+
+  samples(): ServiceSample[] {
+    return [...this.#entries.values()].flatMap(({ service, removal }) =>
+      service && !removal ? service.sample() : [],
+    );
   }
 
   async connections(name?: string): Promise<ConnectionStatus[]> {
     if (name !== undefined) return this.#service(name).connections();
-    return [...this.#entries.values()].flatMap(({ service }) => service?.connections() ?? []);
+    return [...this.#entries.values()].flatMap(({ service, removal }) =>
+      removal ? [] : (service?.connections() ?? []),
+    );
   }
 
   async drill(name: string, fault: DrillFault): Promise<RecoveryReport> {
@@ -85,19 +107,61 @@ export class Supervisor implements RunningSupervisor {
   async shutdown(): Promise<void> {
     await Promise.allSettled([...this.#entries.values()].map(({ service }) => service?.release()));
     await this.#hypervisors.close();
+    this.#locks.releaseAll();
   }
 
   /** Takes over what an earlier supervisor left; a service for which that fails stays as it is. */
   async #adopt(name: string): Promise<void> {
     const { stateDir, eventLog } = this.options;
     try {
-      const { config, service, text } = await adoptService(name, stateDir, this.#hypervisors, eventLog);
+      this.#locks.take(name);
+      const saved = new ServiceFiles(stateDir, name).load();
+      if (saved && hostRestarted(saved)) return this.#startAnew(saved);
+      const { config, service } = await adoptService(name, stateDir, this.#hypervisors, eventLog);
       const started = service.start().catch(() => {});
-      this.#entries.set(name, { config, service, started, cancelled: false, adopted: text });
+      this.#entries.set(name, { config, service, started, cancelled: false });
     } catch (error) {
+      this.#locks.release(name);
       this.#refused.set(name, error);
       eventLog.append('service.orphaned', name, `not taken over: ${(error as Error).message}`);
     }
+  }
+
+  /** After a restart of the host: the service is protected as it was configured. If that fails, the next `up` tries again. */
+  #startAnew(saved: SavedService): void {
+    const { name, source } = saved;
+    const { stateDir, eventLog } = this.options;
+    const config = parseServiceConfig(saved.config, saved.source);
+    const entry: Entry = { config, service: undefined, started: Promise.resolve(), cancelled: false };
+    this.#entries.set(name, entry);
+    eventLog.append('host.restarted', name, 'the host has been started anew: the service is, too');
+    const files = new ServiceFiles(stateDir, name);
+    entry.started = removeOrphan(name, stateDir, this.#hypervisors)
+      .then(() => {
+        // The image may take minutes: until there is more to say, an end of this daemon must not forget the service.
+        files.save(saved);
+        return this.#start(entry, { config: saved.config, source });
+      })
+      .catch(error => {
+        if (!entry.cancelled) {
+          files.save(saved);
+          this.#forget(name);
+          this.#refused.set(name, error);
+          eventLog.append('service.failed', name, `not started: ${(error as Error).message}`);
+        }
+        return error;
+      });
+  }
+
+  /** `up` with a service that there is: nothing to do but to wait until it is protected, unless it is to become another. */
+  async #again(found: Entry, config: ServiceConfig): Promise<ServiceStatus> {
+    if (found.cancelled || found.removal) throw busy(config.name);
+    const changed = differences(found.config, config);
+    if (changed.length > 0) throw exists(config.name, changed);
+    const error = await found.started;
+    if (error || !found.service) throw error ?? unknown(config.name);
+    await found.service.protected();
+    return found.service.status();
   }
 
   async #start(entry: Entry, given: { config: string; source: string }): Promise<void> {
@@ -108,9 +172,10 @@ export class Supervisor implements RunningSupervisor {
     const { uri } = config.hypervisor;
     eventLog.append('service.starting', config.name, `primary and backup of ${config.address} are started`);
     const forget = (error: unknown) => {
-      this.#entries.delete(config.name);
+      this.#forget(config.name);
       throw error;
     };
+    await checkStorage(config.storage).catch(forget);
     const image = await findImage(config.source).catch(forget);
     const hypervisor = await this.#hypervisors.acquire(uri, image.kernel).catch(forget);
     try {
@@ -119,7 +184,13 @@ export class Supervisor implements RunningSupervisor {
       await entry.service.start();
     } catch (error) {
       // `down` removes by itself what it cancelled.
-      if (!entry.cancelled) await this.#remove(entry, names, files);
+      if (!entry.cancelled) {
+        entry.removal = this.#remove(entry, names, files).catch(failure => {
+          // Why it did not start matters more.
+          eventLog.append('service.trouble', config.name, `not wholly removed: ${failure.message}`);
+        });
+        await entry.removal;
+      }
       throw error;
     }
   }
@@ -134,15 +205,14 @@ export class Supervisor implements RunningSupervisor {
       entry.removal = this.#take(entry, name, names, files);
       await entry.removal;
     } else {
-      const saved = files.load();
-      if (!saved && !pinsExist(names)) throw unknown(name);
-      const uri = saved && parseServiceConfig(saved.config, saved.source).hypervisor.uri;
-      const hypervisor = saved && (await this.#hypervisors.acquire(uri, undefined));
+      if (!this.#orphans().includes(name) && !pinsExist(names)) throw unknown(name);
+      this.#locks.take(name);
       try {
-        await removeService(names, files, hypervisor);
+        await removeOrphan(name, this.options.stateDir, this.#hypervisors);
       } finally {
-        if (hypervisor) await this.#hypervisors.release(uri);
+        this.#locks.release(name);
       }
+      this.#refused.delete(name);
     }
     this.options.eventLog.append('service.down', name, 'guests, taps, pins and files are removed');
   }
@@ -158,19 +228,23 @@ export class Supervisor implements RunningSupervisor {
   async #remove(entry: Entry, names: ServiceNames, files: ServiceFiles): Promise<void> {
     const { uri } = entry.config.hypervisor;
     if (!entry.cancelled) await entry.service?.release();
-    const hypervisor = await this.#hypervisors.acquire(uri, undefined);
     try {
-      await removeService(names, files, hypervisor);
+      const hypervisor = await this.#hypervisors.acquire(uri, undefined);
+      await removeService(names, files, hypervisor).finally(() => this.#hypervisors.release(uri));
     } finally {
-      this.#entries.delete(entry.config.name);
-      await this.#hypervisors.release(uri);
+      this.#forget(entry.config.name);
       await this.#hypervisors.release(uri);
     }
   }
 
+  #forget(name: string): void {
+    this.#entries.delete(name);
+    this.#locks.release(name);
+  }
+
   #service(name: string): Service {
     const entry = this.#entries.get(name);
-    if (entry?.service) return entry.service;
+    if (entry?.service && !entry.removal) return entry.service;
     if (entry) throw busy(name);
     throw this.#orphans().includes(name) ? this.#orphaned(name) : unknown(name);
   }
@@ -188,7 +262,6 @@ export class Supervisor implements RunningSupervisor {
 
   #checkFree(config: ServiceConfig): void {
     const { name } = config;
-    if (this.#entries.has(name)) throw exists(name);
     if (this.#orphans().includes(name) || pinsExist(new ServiceNames(name))) throw this.#orphaned(name);
     checkConflicts(
       config,

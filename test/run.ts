@@ -1,7 +1,7 @@
 /**
  * Runs the suites one after the other and closes with `N passed, N failed`.
  *
- *   node build/test/run.js [SUITE...]      unit libvirt fixtures platform netns vm; all by default
+ *   node build/test/run.js [SUITE...]      unit libvirt fixtures fixtures6 platform netns vm; all by default; and stress, ten minutes
  *
  * A suite that runs no test at all counts as failed: it can't have shown anything.
  */
@@ -10,7 +10,15 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { repositoryRoot } from './lib/run.js';
 
-const SUITES = ['unit', 'libvirt', 'fixtures', 'platform', 'netns', 'vm'];
+const SUITES = ['unit', 'libvirt', 'fixtures', 'fixtures6', 'platform', 'netns', 'vm'];
+/** Test files of a suite that run at once; 1 unless said. Emulated guests wait for their clients more than they compute. */
+const CONCURRENCY: Record<string, number> = { vm: 2 };
+/** Suites that are another one under other circumstances: the same rules, over IPv6. */
+const VARIANTS: Record<string, { suite: string; env: NodeJS.ProcessEnv }> = {
+  fixtures6: { suite: 'fixtures', env: { HOLDFAST_FIXTURES_FAMILY: '6' } },
+};
+/** Lines of a failed test's log that are printed. */
+const MOST_SAID = 400;
 const root = repositoryRoot();
 
 interface Tally {
@@ -23,10 +31,14 @@ async function runSuite(suite: string): Promise<Tally> {
   const started = performance.now();
   const tally: Tally = { passed: 0, failed: 0 };
   process.stdout.write(`\n== ${suite}\n`);
-  const argv = [join(root, 'node_modules/.bin/ava'), '--tap', `build/test/${suite}/**/*.test.js`];
+  const { suite: folder, env } = VARIANTS[suite] ?? { suite, env: {} };
+  const files = `build/test/${folder}/**/*.test.js`;
+  const concurrency = `${CONCURRENCY[suite] ?? 1}`;
+  const argv = [join(root, 'node_modules/.bin/ava'), '--tap', '--concurrency', concurrency, files];
   // A group of its own: a signal must reach the processes that hold laboratories, which ava does not pass it on to.
   const child = spawn(process.execPath, argv, {
     cwd: root,
+    env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   });
@@ -37,6 +49,7 @@ async function runSuite(suite: string): Promise<Tally> {
     errors += d;
   });
   let detail = false;
+  let saying = 0;
   for await (const line of createInterface({ input: child.stdout })) {
     const result = /^(not )?ok \d+ - (.*)$/.exec(line);
     if (result && !/# (SKIP|TODO)/.test(line)) {
@@ -45,6 +58,9 @@ async function runSuite(suite: string): Promise<Tally> {
       const seconds = ((performance.now() - started) / 1000).toFixed(0).padStart(4);
       process.stdout.write(`${seconds}s ${result[1] ? 'FAILED' : 'ok    '} ${result[2]}\n`);
     }
+    // What the test itself had to say, its supervisor's events perhaps.
+    if (result) saying = result[1] ? MOST_SAID : 0;
+    else if (!detail && saying > 0 && /^\s*#/.test(line)) process.stdout.write(`      ${saying-- && line}\n`);
     if (line === '  ---') detail = true;
     if (detail) process.stdout.write(`      ${line}\n`);
     if (line === '  ...') detail = false;

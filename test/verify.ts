@@ -10,6 +10,7 @@ import { repositoryRoot, run } from './lib/run.js';
 interface Step {
   name: string;
   script: string;
+  args?: string[];
   env?: Record<string, string>;
 }
 
@@ -28,9 +29,18 @@ interface Report {
 
 const STEPS: Step[] = [
   { name: 'all suites', script: 'test/run.js' },
+  {
+    name: 'oracle: a million steps',
+    script: 'test/run.js',
+    args: ['fixtures', 'fixtures6'],
+    env: { HOLDFAST_SEEDS: '2000' },
+  },
+  { name: 'long transfers', script: 'test/run.js', args: ['netns'], env: { HOLDFAST_LONG: '1' } },
+  { name: 'sweep', script: 'test/sweep/sweep.js' },
   { name: 'demo: guest panic, 50 connections', script: 'test/demo/demo.js' },
   { name: 'demo: vm-kill, 50 connections', script: 'test/demo/demo.js', env: { SCENARIO: 'vm-kill' } },
   { name: 'five panics in a row, 50 connections', script: 'test/demo/demo.js', env: { ROUNDS: '5' } },
+  { name: 'ten minutes of stress', script: 'test/run.js', args: ['stress'] },
   { name: 'bench', script: 'test/bench/bench.js' },
 ];
 
@@ -64,7 +74,7 @@ function parseResult(line: string): unknown {
 function runStep(step: Step): Promise<StepReport> {
   const started = performance.now();
   return new Promise(resolve => {
-    const child = spawn(process.execPath, [join(root, 'build', step.script)], {
+    const child = spawn(process.execPath, [join(root, 'build', step.script), ...(step.args ?? [])], {
       cwd: root,
       env: { ...process.env, ...step.env },
       stdio: ['ignore', 'pipe', 'inherit'],

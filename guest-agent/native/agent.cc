@@ -1,10 +1,15 @@
 // The part of the guest agent that must not wait for an event loop: a real-time thread that beats on the control
 // page, follows the host's epoch and carries out its command word. The layout comes from wire/control-page.ts.
 #include <fcntl.h>
+#include <link.h>
 #include <napi.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,8 +23,8 @@ struct Heartbeat {
   volatile uint8_t *page;
   uint32_t heartbeat, epoch_echo, command_echo;
   uint32_t activation_seq, epoch, wall_clock_ns, command, command_id;
-  uint32_t panic_command, beat_ms, clock_tolerance_ms;
-  int sysrq;
+  uint32_t panic, halt, spin, reboot, poweroff, beat_ms, clock_tolerance_ms;
+  int sysrq, halt_module;
 
   volatile uint32_t &u32(uint32_t offset) const { return *reinterpret_cast<volatile uint32_t *>(page + offset); }
   volatile uint64_t &u64(uint32_t offset) const { return *reinterpret_cast<volatile uint64_t *>(page + offset); }
@@ -48,6 +53,44 @@ void follow_epoch(const Heartbeat &h) {
   h.u32(h.epoch_echo) = epoch;
 }
 
+// A SCHED_FIFO thread, on one CPU only if `cpu` is not negative. Returns an errno.
+int start_thread(void *(*run)(void *), void *arg, int priority, int cpu) {
+  pthread_attr_t attr;
+  pthread_attr_init(&attr);
+  pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED);
+  pthread_attr_setschedpolicy(&attr, SCHED_FIFO);
+  const sched_param param = {priority};
+  pthread_attr_setschedparam(&attr, &param);
+  pthread_attr_setstacksize(&attr, 64 << 10);
+  if (cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    pthread_attr_setaffinity_np(&attr, sizeof set, &set);
+  }
+  pthread_t thread;
+  const int error = pthread_create(&thread, &attr, run, arg);
+  pthread_attr_destroy(&attr);
+  if (error == 0) pthread_detach(thread);
+  return error;
+}
+
+void *spin(void *) {
+  for (volatile uint32_t i = 0;; i = i + 1) {
+  }
+  return nullptr;
+}
+
+// From the last CPU to the first: the one that we run on goes on until its spinner is there.
+void spin_everywhere() {
+  const int throttle = open("/proc/sys/kernel/sched_rt_runtime_us", O_WRONLY | O_CLOEXEC);
+  if (throttle < 0 || write(throttle, "-1", 2) != 2) return;
+  const int self = sched_getcpu();
+  for (int cpu = sysconf(_SC_NPROCESSORS_ONLN) - 1; cpu >= 0; cpu--)
+    if (cpu != self) start_thread(spin, nullptr, 99, cpu);
+  start_thread(spin, nullptr, 99, self);
+}
+
 void obey(const Heartbeat &h) {
   const uint32_t id = h.u32(h.command_id);
   if (id == h.u32(h.command_echo)) return;
@@ -55,11 +98,41 @@ void obey(const Heartbeat &h) {
   const uint32_t command = h.u32(h.command);
   // Echoed first: the next boot on the same page must not carry it out again.
   h.u32(h.command_echo) = id;
-  if (command == h.panic_command && write(h.sysrq, "c", 1) != 1) return;
+  if (command == h.panic && write(h.sysrq, "c", 1) != 1) return;
+  if (command == h.halt) syscall(SYS_finit_module, h.halt_module, "", 0);
+  if (command == h.spin) spin_everywhere();
+  if (command == h.reboot) ::reboot(RB_AUTOBOOT);
+  if (command == h.poweroff) kill(1, SIGUSR2);
+}
+
+// Keeps what has been run of the programs in memory, once it is there. Not all memory: V8 ends the process if it can't
+// give back what it has freed, and what is locked can't be given back.
+int lock_programs() {
+  const auto lock = [](dl_phdr_info *object, size_t, void *) {
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+      const ElfW(Phdr) &segment = object->dlpi_phdr[i];
+      if (segment.p_type != PT_LOAD || segment.p_memsz == 0) continue;
+      void *start = reinterpret_cast<void *>(object->dlpi_addr + segment.p_vaddr);
+      if (mlock2(start, segment.p_memsz, MLOCK_ONFAULT) != 0) return errno;
+    }
+    return 0;
+  };
+  return dl_iterate_phdr(lock, nullptr);
+}
+
+// The calling thread's own, whole and at once.
+void lock_stack() {
+  pthread_attr_t attr;
+  void *stack;
+  size_t bytes;
+  if (pthread_getattr_np(pthread_self(), &attr) != 0) return;
+  if (pthread_attr_getstack(&attr, &stack, &bytes) == 0) mlock(stack, bytes);
+  pthread_attr_destroy(&attr);
 }
 
 void *beat(void *arg) {
   const Heartbeat &h = *static_cast<Heartbeat *>(arg);
+  lock_stack();
   timespec next;
   clock_gettime(CLOCK_MONOTONIC, &next);
   for (;;) {
@@ -102,22 +175,15 @@ Napi::Value start_heartbeat(const Napi::CallbackInfo &info) {
   auto *h = new Heartbeat{static_cast<uint8_t *>(info[0].As<Napi::ArrayBuffer>().Data()),
                           get("heartbeat"), get("epochEcho"), get("commandEcho"),
                           get("activationSeq"), get("epoch"), get("wallClockNs"), get("command"), get("commandId"),
-                          get("panicCommand"), get("beatMs"), get("clockToleranceMs"),
-                          open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC)};
-  // On fault only: locking all that V8 reserves would take more memory than the guest has.
-  if (mlockall(MCL_CURRENT | MCL_ONFAULT) != 0) return fail(env, "mlockall"), env.Undefined();
-  pthread_attr_t attr;
-  pthread_attr_init(&attr);
-  pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED);
-  pthread_attr_setschedpolicy(&attr, SCHED_FIFO);
-  const sched_param priority = {50};
-  pthread_attr_setschedparam(&attr, &priority);
-  pthread_attr_setstacksize(&attr, 64 << 10);
-  pthread_t thread;
-  errno = pthread_create(&thread, &attr, beat, h);
-  pthread_attr_destroy(&attr);
+                          get("panic"), get("halt"), get("spin"), get("reboot"), get("poweroff"),
+                          get("beatMs"), get("clockToleranceMs"),
+                          open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC),
+                          open(layout.Get("haltModule").As<Napi::String>().Utf8Value().c_str(), O_RDONLY | O_CLOEXEC)};
+  mlock(h, sizeof *h);
+  errno = lock_programs();
+  if (errno != 0) return fail(env, "mlock2"), env.Undefined();
+  errno = start_thread(beat, h, 50, -1);
   if (errno != 0) return fail(env, "start the heartbeat thread"), env.Undefined();
-  pthread_detach(thread);
   return env.Undefined();
 }
 

@@ -10,7 +10,14 @@ export interface HeartbeatLayout {
   wallClockNs: number;
   command: number;
   commandId: number;
-  panicCommand: number;
+  /** Command words. */
+  panic: number;
+  halt: number;
+  spin: number;
+  reboot: number;
+  poweroff: number;
+  /** Kernel module that halts every vCPU as it is loaded. */
+  haltModule: string;
   beatMs: number;
   /** The clock is set only if it is off by more than this, ms. */
   clockToleranceMs: number;

@@ -35,6 +35,8 @@ export const host = {
   command: u32(0x080),
   /** A change makes the guest carry out `command` once. */
   commandId: u32(0x084),
+  /** 1: the host has read `stopping` and cut the guest off. */
+  stopAck: u32(0x088),
 } as const;
 
 /** Written by the guest, read by the host: hostile until validated. */
@@ -58,13 +60,29 @@ export const guest = {
 
 export const rings = { offset: 0x2000, bytes: PAGE_BYTES - 0x2000 } as const;
 
-/** Values of `guest.application`, by index. */
-export const APPLICATION_STATES = ['unknown', 'starting', 'listening', 'exited'] as const;
+/**
+ * Values of `guest.application`, by index. `waiting`: for the disk that is handed over at a takeover. `stopping`: the guest shuts down,
+ * and waits for `host.stopAck` before it ends what holds connections.
+ */
+export const APPLICATION_STATES = [
+  'unknown',
+  'starting',
+  'listening',
+  'exited',
+  'waiting',
+  'stopping',
+] as const;
 export type ApplicationState = (typeof APPLICATION_STATES)[number];
 
-/** Values of `host.command`. 2 is reserved for `hang`. */
-export const command = { none: 0, panic: 1 } as const;
+/**
+ * Values of `host.command`, the faults of drills. `halt`: every vCPU halts with interrupts off; `spin`: every vCPU runs a thread
+ * of the highest real-time priority for ever; `reboot`: at once, nothing is stopped; `poweroff`: in good order.
+ */
+export const command = { none: 0, panic: 1, halt: 2, spin: 3, reboot: 4, poweroff: 5 } as const;
 export type CommandName = Exclude<keyof typeof command, 'none'>;
+
+/** Serial number of the disk that is handed over, and the tag of the directory that is shared. */
+export const STORAGE_NAME = 'holdfast-data';
 
 export const EXIT_UNKNOWN = 0xffffffff;
 
@@ -72,3 +90,5 @@ export const EXIT_UNKNOWN = 0xffffffff;
 export const BEAT_MS = 10;
 /** How often the agent's event loop beats, ms. */
 export const USER_BEAT_MS = 50;
+/** How long a guest that shuts down waits for `host.stopAck`, ms. */
+export const STOP_ACK_MS = 5000;

@@ -1,15 +1,38 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, unlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmdirSync, unlinkSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { makeDirectories } from '../directories.js';
 import { HoldfastError } from '../errors.js';
 import { native } from '../native/native.js';
-import { COMPARE, CONST, Control, Flow, OP, RESULT, Request, STAT, STATE } from './layout.generated.js';
+import { linkLocal } from './addresses.js';
+import {
+  COMPARE,
+  CONST,
+  Control,
+  Flow,
+  ON_FULL,
+  OP,
+  RESULT,
+  Request,
+  STAT,
+  STATE,
+  TABLE_FULL,
+} from './layout.generated.js';
 import { LogStore } from './log-store.js';
+import { SpillFiles } from './spill-files.js';
 
 const OBJECT = fileURLToPath(new URL('./ssw.bpf.o', import.meta.url));
 const BPF_F_LOCK = 4;
 const LARGE_SHARE = 5 / 8;
 const FLOWS_AT_ONCE = 256;
+/** Things that one call makes free. */
+const FILL = 4096;
+/** Where a record says whether it is free. */
+const STATE_AT = (() => {
+  const probe = new Flow();
+  probe.state = 0xff;
+  return probe.bytes.indexOf(0xff);
+})();
 /** One small segment in so many is kept for input; captures may not take it. */
 const INPUT_SHARE = 4;
 
@@ -18,12 +41,20 @@ export interface DataPathOptions {
   pinDirectory: string;
   /** IPv4 address of the service, four bytes. */
   address: Uint8Array;
+  /** Its IPv6 address, 16 bytes, if it has one. */
+  address6?: Uint8Array | undefined;
   ports: number[];
   guestMac: Uint8Array;
   compare: 'sampled' | 'full';
   /** Memory of the log, MiB; allocated at once. */
   logMiB: number;
+  /** What becomes of a connection whose input finds no room in the log. */
+  onFull?: 'backpressure' | 'unprotected';
+  /** Most that the log holds of one connection's input, MiB, and as much of its captured output; the same becomes of it then. */
+  perConnectionMiB?: number | undefined;
   maxFlows: number;
+  /** What becomes of a new connection's SYN when `maxFlows` are in use. */
+  onTableFull?: 'wait' | 'refuse';
 }
 
 /** One flow as read under its lock. */
@@ -73,7 +104,7 @@ export class DataPath {
     const large = Math.max(1, Math.floor(slabs * LARGE_SHARE));
     const inSmall = LogStore.slabLayout(1, CONST.SMALL_STRIDE).count;
     const inLarge = LogStore.slabLayout(1, CONST.LARGE_STRIDE).count;
-    mkdirSync(o.pinDirectory, { recursive: true });
+    makeDirectories(o.pinDirectory);
     try {
       loadObject(o.pinDirectory, {
         flows: o.maxFlows,
@@ -98,6 +129,11 @@ export class DataPath {
     return new DataPath(pinDirectory);
   }
 
+  /** The files in `directory` that hold input which is not in memory any more. */
+  spillFiles(directory: string): SpillFiles {
+    return new SpillFiles(directory, this.control.seed);
+  }
+
   /** Unpins everything; the programs go with their interfaces. */
   static remove(pinDirectory: string): void {
     if (!existsSync(pinDirectory)) return;
@@ -108,8 +144,9 @@ export class DataPath {
   }
 
   private initialize(o: DataPathOptions, slabs: number, large: number): void {
-    for (let first = 0; first < o.maxFlows; first += 4096) {
-      this.fill(0, { first, count: Math.min(4096, o.maxFlows - first), stride: 1 });
+    // The stack gives what came last: low ids first, for whoever reads the table reads up to the highest that was ever used.
+    for (let first = FILL * Math.floor((o.maxFlows - 1) / FILL); first >= 0; first -= FILL) {
+      this.fill(0, { first, count: Math.min(FILL, o.maxFlows - first), stride: 1 });
     }
     for (let slab = 0; slab < slabs; slab++) {
       const isLarge = slab >= slabs - large;
@@ -120,7 +157,12 @@ export class DataPath {
     c.small_reserve = Math.floor(c.small_free / INPUT_SHARE);
     c.active = CONST.NO_SLOT;
     c.addr4 = new DataView(o.address.buffer, o.address.byteOffset, 4).getUint32(0, true);
+    if (o.address6) new Uint8Array(c.addr6.buffer, c.addr6.byteOffset, 16).set(o.address6);
+    new Uint8Array(c.link_local.buffer, c.link_local.byteOffset, 16).set(linkLocal(o.guestMac));
     c.compare = o.compare === 'full' ? COMPARE.FULL : COMPARE.SAMPLED;
+    c.on_full = o.onFull === 'unprotected' ? ON_FULL.UNPROTECTED : ON_FULL.BACKPRESSURE;
+    c.flow_share = BigInt((o.perConnectionMiB ?? 0) * 2 ** 20);
+    c.table_full = o.onTableFull === 'refuse' ? TABLE_FULL.TABLE_REFUSE : TABLE_FULL.TABLE_WAIT;
     c.seed = crypto.getRandomValues(new BigUint64Array(1))[0]!;
     c.guest_mac.set(o.guestMac.subarray(0, 6));
     for (const port of o.ports) c.ports[port >>> 3]! |= 1 << (port & 7);
@@ -147,9 +189,14 @@ export class DataPath {
     return fd;
   }
 
-  attachWire(ifindex: number): void {
-    this.control.wire_ifindex = ifindex;
-    native.tcAttach(ifindex, this.fd('from_wire'));
+  /**
+   * @param wire the inner end of the service's veth: what is sent out of it arrives at the bridge
+   * @param port its peer, the bridge's port: frames from and to the bridge are taken and given here, without a hop through the veth
+   */
+  attachWire(wire: number, port: number): void {
+    this.control.wire_ifindex = wire;
+    this.control.port_ifindex = port;
+    native.tcAttach(port, this.fd('from_wire'), true);
   }
 
   attachReplay(ifindex: number, mac: Uint8Array): void {
@@ -199,15 +246,13 @@ export class DataPath {
   /** All flows that are not free, each read under its lock. */
   *flows(): Generator<FlowEntry> {
     const high = this.control.flow_high;
-    const batch = new Uint8Array(FLOWS_AT_ONCE * Flow.BYTES);
+    const fd = this.fd('flows');
     for (let first = 0; first < high; first += FLOWS_AT_ONCE) {
-      const count = Math.min(FLOWS_AT_ONCE, high - first);
-      const read = native.arrayRead(this.fd('flows'), first, count, batch, BPF_F_LOCK);
-      for (let i = 0; i < read; i++) {
-        const at = i * Flow.BYTES;
-        if (new Flow(new DataView(batch.buffer), at).state === STATE.FREE) continue;
-        yield { id: first + i, flow: new Flow(new DataView(batch.slice(at, at + Flow.BYTES).buffer)) };
-      }
+      const ids = new Uint32Array(Math.min(FLOWS_AT_ONCE, high - first));
+      const used = native.arrayScan(fd, first, Flow.BYTES, STATE_AT, BPF_F_LOCK, ids);
+      const view = new DataView(used.buffer, used.byteOffset, used.length);
+      for (let at = 0; at < used.length; at += Flow.BYTES)
+        yield { id: ids[at / Flow.BYTES]!, flow: new Flow(view, at) };
     }
   }
 
@@ -221,7 +266,7 @@ export class DataPath {
     op: number,
     id: number,
     generation: number,
-    more: Partial<Pick<Request, 'slot' | 'epoch' | 'in_end' | 'out'>> = {},
+    more: Partial<Pick<Request, 'slot' | 'epoch' | 'in_end' | 'out' | 'first' | 'count'>> = {},
   ): number {
     Object.assign(this.request, { op, flow: id, generation, slot: 0, epoch: 0, in_end: 0n, out: 0n }, more);
     native.programRun(this.fd('control_flow'), this.request.bytes);

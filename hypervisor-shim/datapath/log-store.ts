@@ -12,6 +12,8 @@ export interface CausalMark {
   in: bigint;
   out: bigint;
   order: bigint;
+  /** The byte at `in` is urgent data. */
+  urgent: boolean;
 }
 
 /** A captured segment of output: 2 KiB of stream, and which of its bytes are present. */
@@ -21,6 +23,20 @@ export interface CapturedSegment {
   bytes: Uint8Array;
   present: Uint8Array;
 }
+
+/** Where an input position lies: index of its segment, offset in that, and the segment's size. The twin of `input_index`. */
+export function inputPlace(position: bigint): { index: number; offset: number; size: number } {
+  const beyond = position - BigInt(CONST.SMALL_BYTES);
+  if (beyond < 0n) return { index: 0, offset: Number(position), size: CONST.SMALL_BYTES };
+  return {
+    index: 1 + Number(beyond >> BigInt(CONST.LARGE_SHIFT)),
+    offset: Number(beyond & BigInt(CONST.LARGE_BYTES - 1)),
+    size: CONST.LARGE_BYTES,
+  };
+}
+
+export const inputSegmentBytes = (index: number): number =>
+  index === 0 ? CONST.SMALL_BYTES : CONST.LARGE_BYTES;
 
 const SLAB_STRIDE = CONST.SLAB_BYTES + CONST.SLAB_PAD;
 const UNITS_PER_SLAB = CONST.SLAB_BYTES >>> CONST.UNIT_SHIFT;
@@ -60,30 +76,35 @@ export class LogStore {
     return this.offsetOf(new DataView(value.buffer).getUint32(0, true)) + CONST.SEG_HEADER;
   }
 
-  /** The logged input from `from` on, up to `to` or the end of a segment, whichever is first. Undefined: not in the log. */
+  /** The logged input from `from` on, up to `to` or the end of a segment, whichever is first. Undefined: not in memory. */
   input(flow: number, from: bigint, to: bigint): Piece | undefined {
-    const small = from < BigInt(CONST.SMALL_BYTES);
-    const beyond = from - BigInt(CONST.SMALL_BYTES);
-    const index = small ? 0 : 1 + Number(beyond >> BigInt(CONST.LARGE_SHIFT));
-    const offset = small ? Number(from) : Number(beyond & BigInt(CONST.LARGE_BYTES - 1));
-    const room = (small ? CONST.SMALL_BYTES : CONST.LARGE_BYTES) - offset;
+    const { index, offset, size } = inputPlace(from);
     const start = this.find(flow, KIND.INPUT, index);
     if (start === undefined) return undefined;
     const wanted = to - from;
+    const room = size - offset;
     const length = wanted < BigInt(room) ? Number(wanted) : room;
     return { bytes: this.slabs, offset: start + offset, length };
+  }
+
+  /** The whole input segment of this index. Undefined: not in memory. */
+  inputSegment(flow: number, index: number): Uint8Array | undefined {
+    const start = this.find(flow, KIND.INPUT, index);
+    return start === undefined ? undefined : this.slabs.subarray(start, start + inputSegmentBytes(index));
   }
 
   /** The flow's causal marks in order of input position. */
   marks(flow: number, count: number): CausalMark[] {
     const marks: CausalMark[] = [];
     const perSegment = CONST.SMALL_BYTES / CONST.MARK_BYTES;
+    let start: number | undefined;
     for (let n = 0; n < count; n++) {
-      const start = this.find(flow, KIND.MARKS, Math.floor(n / perSegment));
-      if (start === undefined) continue;
+      if (n % perSegment === 0) start = this.find(flow, KIND.MARKS, n / perSegment);
+      // A mark that found no room is not there, nor is one that is being written.
+      if (start === undefined || this.slabs[start + CONST.SMALL_BYTES + (n % perSegment)] !== 1) continue;
       const at = start + (n % perSegment) * CONST.MARK_BYTES;
       const m = new Mark(new DataView(this.slabs.buffer, at, CONST.MARK_BYTES));
-      marks.push({ in: m.in, out: m.out, order: m.order });
+      marks.push({ in: m.in, out: m.out, order: m.order, urgent: m.urgent !== 0n });
     }
     return marks.sort((a, b) => (a.in < b.in ? -1 : a.in > b.in ? 1 : 0));
   }

@@ -9,8 +9,11 @@ export interface GuestReport {
   userHeartbeat: bigint;
   /** Kernel boot id, 16 bytes as a UUID string; undefined until the agent wrote it. */
   bootId: string | undefined;
-  /** `listening` means: every declared service port has a listener. */
-  application: 'unknown' | 'starting' | 'listening' | 'exited';
+  /**
+   * `listening` means: every declared service port has a listener; `waiting`: for the disk that is handed over; `stopping`: the
+   * machine shuts down in good order.
+   */
+  application: 'unknown' | 'starting' | 'listening' | 'exited' | 'waiting' | 'stopping';
   /** Pid and wait status of the service when `exited`. */
   pid: number;
   exitStatus: number;
@@ -22,5 +25,7 @@ export interface GuestChannel {
   read(): GuestReport;
   /** Tells the guest it is (again) the active one: its epoch, and the wall clock, ns since 1970. */
   activate(epoch: number, wallClockNs: bigint): void;
+  /** Lets a guest that reports `stopping` go on: nothing that it sends gets out any more. */
+  acknowledgeStop(): void;
   close(): void;
 }

@@ -60,6 +60,10 @@ export class IvshmemChannel implements GuestChannel {
     this.#store(seq, odd + 1);
   }
 
+  acknowledgeStop(): void {
+    this.#store(wire.host.stopAck, 1);
+  }
+
   /** For fault drills: the guest's agent carries it out within a beat of its real-time thread. */
   sendCommand(name: wire.CommandName): void {
     this.#store(wire.host.command, wire.command[name]);

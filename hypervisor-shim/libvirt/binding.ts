@@ -68,6 +68,13 @@ export const vir = {
   undefineFlags: bind<(domain: Pointer, flags: number) => number>(
     'int virDomainUndefineFlags(void *, unsigned int)',
   ),
+  attachDevice: bind<(domain: Pointer, xml: string, flags: number) => number>(
+    'int virDomainAttachDeviceFlags(void *, const char *, unsigned int)',
+  ),
+  /** The string is the caller's to free. */
+  xmlDescription: bind<(domain: Pointer, flags: number) => Pointer | null>(
+    'void *virDomainGetXMLDesc(void *, unsigned int)',
+  ),
   coreDump: bind<(domain: Pointer, file: string, format: number, flags: number) => number>(
     'int virDomainCoreDumpWithFormat(void *, const char *, unsigned int, unsigned int)',
   ),

@@ -128,6 +128,22 @@ export const calls = {
     );
   },
 
+  /** Plugs a device into a guest that is on; its definition stays as it is. */
+  attach(connection: Pointer, name: string, xml: string): void {
+    withDomain(connection, name, domain => check(vir.attachDevice(domain, xml, libvirt.affectLive)));
+  },
+
+  /** What the guest is made of now. */
+  describe(connection: Pointer, name: string): string {
+    return withDomain(connection, name, domain => {
+      const text = vir.xmlDescription(domain, 0);
+      if (!text) throw new CallFailed(lastFailure());
+      const xml = koffi.decode(text, 'char', -1) as string;
+      free(text);
+      return xml;
+    });
+  },
+
   state(connection: Pointer, name: string): GuestState {
     return withDomain(connection, name, stateOf);
   },

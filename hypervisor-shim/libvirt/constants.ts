@@ -1,6 +1,7 @@
 /** Numbers of libvirt's public interface (libvirt-domain.h, virterror.h of 9.0). They are ABI and never change. */
 export const libvirt = {
   startPaused: 1,
+  affectLive: 1,
   undefineEverything: 1 | 2 | 4 | 16,
   dumpFormatRaw: 0,
   dumpMemoryOnly: 16,

@@ -1,4 +1,5 @@
-import type { GuestSpec } from '../hypervisor.js';
+import { STORAGE_NAME } from '../../guest-agent/wire/control-page.js';
+import type { DataDisk, GuestSpec } from '../hypervisor.js';
 import { element, textElement } from './xml.js';
 
 export interface DomainXmlOptions {
@@ -14,7 +15,15 @@ export interface DomainXmlOptions {
  * Fixed PCI slots on the root bus. Linux names network devices in slot order, so the service NIC is always the first
  * and the management NIC the second, whatever else a guest has.
  */
-const slot = { nic: 0x03, disk: 0x08, controlPage: 0x18, rng: 0x19, watchdog: 0x1a };
+const slot = {
+  nic: 0x03,
+  disk: 0x08,
+  controlPage: 0x18,
+  rng: 0x19,
+  watchdog: 0x1a,
+  hotPlug: 0x1b,
+  shared: 0x1c,
+};
 const maxNics = slot.disk - slot.nic;
 const maxDisks = slot.controlPage - slot.disk;
 
@@ -33,7 +42,8 @@ export function domainXml(spec: GuestSpec, options: DomainXmlOptions): string {
   return element('domain', { type: options.accel === 'kvm' ? 'kvm' : 'qemu' }, [
     textElement('name', spec.name),
     textElement('memory', spec.memoryMiB, { unit: 'MiB' }),
-    textElement('vcpu', spec.vcpus, { placement: 'static' }),
+    spec.sharedDirectory ? memoryForOthers : undefined,
+    vcpu(spec.vcpus, options.accel),
     element('os', {}, [
       // q35 boots a direct kernel in 1.45 s under TCG, pc in 1.6 s.
       textElement('type', 'hvm', { arch: 'x86_64', machine: 'q35' }),
@@ -61,6 +71,8 @@ export function domainXml(spec: GuestSpec, options: DomainXmlOptions): string {
     element('devices', {}, [
       ...spec.disks.map(disk),
       element('controller', { type: 'usb', model: 'none' }),
+      ...(spec.takesDataDisk ? hotPlugPort : []),
+      spec.sharedDirectory ? sharedDirectory(spec.sharedDirectory) : undefined,
       ...spec.nics.map(nic),
       element('serial', { type: 'file' }, [
         element('source', { path: spec.serialLog, append: 'off' }),
@@ -78,6 +90,16 @@ export function domainXml(spec: GuestSpec, options: DomainXmlOptions): string {
         : undefined,
     ]),
   ]);
+}
+
+/**
+ * TCG leaves the guest's memory barriers out when a machine can have but one vCPU (QEMU 7.2, `tcg_gen_mb`), although its devices
+ * run in another thread: sooner or later a virtio queue's kick is lost, and the guest's network or disk stands still for ever.
+ * So the machine has room for a second vCPU, which is never plugged in.
+ */
+function vcpu(count: number, accel: DomainXmlOptions['accel']): string {
+  if (accel === 'kvm' || count > 1) return textElement('vcpu', count, { placement: 'static' });
+  return textElement('vcpu', 2, { placement: 'static', current: 1 });
 }
 
 /**
@@ -124,5 +146,48 @@ function sharedPage({ shm, bytes }: NonNullable<GuestSpec['controlPage']>): stri
     element('model', { type: 'ivshmem-plain' }),
     textElement('size', bytes >> 20, { unit: 'M' }),
     pci(slot.controlPage),
+  ]);
+}
+
+/** Nothing can be plugged into the root bus itself. */
+const hotPlugPort = [
+  element('controller', { type: 'pci', index: 0, model: 'pcie-root' }),
+  element('controller', { type: 'pci', index: 1, model: 'pcie-root-port' }, [pci(slot.hotPlug)]),
+];
+
+/**
+ * A disk in the hot-plug port. Of all caches of the host's only its page cache is between guest and file: both guests see it, it
+ * survives a QEMU that is killed, and a flush in the guest reaches the disk below. QEMU's image lock (on by default) refuses a
+ * second writer.
+ */
+export function dataDiskXml({ path, format, kind }: DataDisk): string {
+  return element('disk', { type: kind, device: 'disk' }, [
+    element('driver', { name: 'qemu', type: format, cache: 'writeback', discard: 'unmap' }),
+    element('source', { [kind === 'block' ? 'dev' : 'file']: path }),
+    element('target', { dev: 'vdz', bus: 'virtio' }),
+    textElement('serial', STORAGE_NAME),
+    element('address', { type: 'pci', domain: 0, bus: 1, slot: 0, function: 0 }),
+  ]);
+}
+
+/** Whether the domain of this description has such a disk. */
+export function hasDataDisk(xml: string): boolean {
+  return xml.includes(`<serial>${STORAGE_NAME}</serial>`);
+}
+
+/** The process that serves the directory reads the guest's memory. */
+const memoryForOthers = element('memoryBacking', {}, [
+  element('source', { type: 'memfd' }),
+  element('access', { mode: 'shared' }),
+]);
+
+/** Without any cache in the guest: two of them look at the directory. */
+function sharedDirectory(path: string): string {
+  return element('filesystem', { type: 'mount', accessmode: 'passthrough' }, [
+    element('driver', { type: 'virtiofs' }),
+    element('binary', {}, [element('cache', { mode: 'none' })]),
+    element('source', { dir: path }),
+    element('target', { dir: STORAGE_NAME }),
+    pci(slot.shared),
   ]);
 }

@@ -1,5 +1,12 @@
-import type { Guest, GuestState } from '../hypervisor.js';
+import { readFileSync } from 'node:fs';
+import { HoldfastError } from '../errors.js';
+import type { DataDisk, Guest, GuestState } from '../hypervisor.js';
 import type { Arguments, Calls, Operation } from './calls.js';
+import { dataDiskXml, hasDataDisk } from './domain-xml.js';
+import { watchProcess } from './pidfd.js';
+
+/** What a killed QEMU may take to end, ms: memory of many GiB is given back slowly. */
+const KILL_MS = 20_000;
 
 /** What a guest needs of its hypervisor. */
 export interface GuestHost {
@@ -44,6 +51,36 @@ export class LibvirtGuest implements Guest {
     }
   }
 
+  async kill(): Promise<void> {
+    this.#host.expectEnd(this.name);
+    const pid = await this.#host.pidOf(this.name);
+    if (pid === undefined || isAnother(pid, this.name)) return;
+    // The whole process: its first thread may be gone while another still writes.
+    const ended = new Promise<boolean>(resolve => {
+      const stop = watchProcess(pid, () => resolve(true));
+      if (!stop) return resolve(true);
+      process.kill(pid, 'SIGKILL');
+      setTimeout(() => {
+        stop();
+        resolve(false);
+      }, KILL_MS).unref();
+    });
+    if (await ended) return;
+    throw new HoldfastError(
+      'HF_GUEST_ALIVE',
+      `QEMU of ${this.name} (pid ${pid}) does not end: it hangs in the kernel`,
+      `Find what it waits for (/proc/${pid}/stack), most likely the storage below its disks.`,
+    );
+  }
+
+  attachDisk(disk: DataDisk): Promise<void> {
+    return this.#host.call('attach', this.name, dataDiskXml(disk));
+  }
+
+  async hasDataDisk(): Promise<boolean> {
+    return hasDataDisk(await this.#host.call('describe', this.name));
+  }
+
   undefine(): Promise<void> {
     return this.#host.call('undefine', this.name);
   }
@@ -64,5 +101,15 @@ export class LibvirtGuest implements Guest {
 
   pid(): Promise<number | undefined> {
     return this.#host.pidOf(this.name);
+  }
+}
+
+/** Pids are used again, and libvirt's pid file may outlive its process. Of one that is ending the words are gone already. */
+function isAnother(pid: number, name: string): boolean {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+    return words !== '' && !words.includes(`guest=${name},`);
+  } catch {
+    return true;
   }
 }

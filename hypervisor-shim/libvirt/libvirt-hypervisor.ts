@@ -8,6 +8,7 @@ import type { Arguments, Calls, Operation } from './calls.js';
 import { LibvirtConnection } from './connection.js';
 import { domainXml } from './domain-xml.js';
 import { subscribe, type Unsubscribe } from './event-loop.js';
+import { openGivenUri } from './given-uri.js';
 import { GuestWatch } from './guest-watch.js';
 import { LibvirtError } from './libvirt-error.js';
 import { type GuestHost, LibvirtGuest } from './libvirt-guest.js';
@@ -31,6 +32,7 @@ const repeatable: ReadonlySet<Operation> = new Set([
   'exists',
   'list',
   'vcpuTimeNs',
+  'describe',
 ]);
 
 /** How long a call waits for the connection to come back, ms. */
@@ -66,13 +68,8 @@ export class LibvirtHypervisor
     const accel = await chooseAccelerator({ directory: stateDir, ...(trial && { trial }) });
     const daemon = uri === undefined ? await PrivateDaemon.ensure(stateDir) : undefined;
     const where = uri ?? (daemon as PrivateDaemon).uri;
-    const hypervisor = new LibvirtHypervisor(
-      accel,
-      where,
-      options,
-      await LibvirtConnection.open(where),
-      daemon,
-    );
+    const connection = await (uri === undefined ? LibvirtConnection.open(where) : openGivenUri(uri));
+    const hypervisor = new LibvirtHypervisor(accel, where, options, connection, daemon);
     try {
       await hypervisor.#attach();
     } catch (error) {

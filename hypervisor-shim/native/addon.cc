@@ -7,6 +7,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports)
 	exportBpf(env, exports);
 	exportSockets(env, exports);
 	exportKernel(env, exports);
+	exportLink(env, exports);
 	return exports;
 }
 

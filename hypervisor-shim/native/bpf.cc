@@ -93,16 +93,28 @@ static Napi::Value mapNextKey(const Napi::CallbackInfo &info)
 	return Napi::Boolean::New(info.Env(), false);
 }
 
-/* arrayRead(fd, first, count, values, flags): elements [first, first + count) of an array map; how many were read. */
-static Napi::Value arrayRead(const Napi::CallbackInfo &info)
+/*
+ * arrayScan(fd, first, bytes, at, flags, ids: Uint32Array): of the elements [first, first + ids.length) of an array map, each of
+ * `bytes`, those whose byte `at` is not 0, back to back in a new buffer; their indices in `ids`.
+ */
+static Napi::Value arrayScan(const Napi::CallbackInfo &info)
 {
-	__u32 first = uintArg(info, 1), count = uintArg(info, 2), before = first - 1, next = 0;
+	__u32 first = uintArg(info, 1), bytes = uintArg(info, 2), at = uintArg(info, 3), before = first - 1, next = 0;
+	Napi::Uint32Array ids = info[5].As<Napi::Uint32Array>();
+	__u32 count = ids.ElementLength(), found = 0;
 	std::vector<__u32> keys(count);
+	std::vector<uint8_t> values((size_t)count * bytes);
 	LIBBPF_OPTS(bpf_map_batch_opts, opts, .elem_flags = uintArg(info, 4));
-	if (bpf_map_lookup_batch(intArg(info, 0), first ? &before : nullptr, &next, keys.data(), bytesArg(info, 3).Data(),
-				 &count, &opts) && errno != ENOENT) /* ENOENT: the array's end */
+	if (bpf_map_lookup_batch(intArg(info, 0), first ? &before : nullptr, &next, keys.data(), values.data(), &count,
+				 &opts) && errno != ENOENT) /* ENOENT: the array's end */
 		throwErrno(info.Env(), "bpf_map_lookup_batch", errno);
-	return Napi::Number::New(info.Env(), count);
+	for (__u32 i = 0; i < count; i++) {
+		if (!values[(size_t)i * bytes + at])
+			continue;
+		memmove(&values[(size_t)found * bytes], &values[(size_t)i * bytes], bytes);
+		ids[found++] = keys[i];
+	}
+	return Napi::Buffer<uint8_t>::Copy(info.Env(), values.data(), (size_t)found * bytes);
 }
 
 static Napi::Value mapInfo(const Napi::CallbackInfo &info)
@@ -150,10 +162,11 @@ static Napi::Value programTest(const Napi::CallbackInfo &info)
 	return o;
 }
 
-/* tcAttach(ifindex, programFd): at clsact ingress, replacing an earlier one of ours. */
+/* tcAttach(ifindex, programFd, egress): at clsact ingress or egress, replacing an earlier one of ours. */
 static Napi::Value tcAttach(const Napi::CallbackInfo &info)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = intArg(info, 0), .attach_point = BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = intArg(info, 0),
+		    .attach_point = info[2].ToBoolean() ? BPF_TC_EGRESS : BPF_TC_INGRESS);
 	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = intArg(info, 1), .flags = BPF_TC_F_REPLACE, .handle = 1, .priority = 1);
 	libbpf_set_print(keepLog);
 	int err = bpf_tc_hook_create(&hook);
@@ -188,7 +201,7 @@ void exportBpf(Napi::Env env, Napi::Object exports)
 	exports.Set("bpfGet", Napi::Function::New(env, bpfGet));
 	exports.Set("mapLookup", Napi::Function::New(env, mapLookup));
 	exports.Set("mapNextKey", Napi::Function::New(env, mapNextKey));
-	exports.Set("arrayRead", Napi::Function::New(env, arrayRead));
+	exports.Set("arrayScan", Napi::Function::New(env, arrayScan));
 	exports.Set("mapInfo", Napi::Function::New(env, mapInfo));
 	exports.Set("programRun", Napi::Function::New(env, programRun));
 	exports.Set("programTest", Napi::Function::New(env, programTest));

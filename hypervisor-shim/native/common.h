@@ -29,3 +29,4 @@ inline Napi::Uint8Array bytesArg(const Napi::CallbackInfo &info, size_t i) { ret
 void exportBpf(Napi::Env env, Napi::Object exports);
 void exportSockets(Napi::Env env, Napi::Object exports);
 void exportKernel(Napi::Env env, Napi::Object exports);
+void exportLink(Napi::Env env, Napi::Object exports);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -13,6 +14,8 @@ static Napi::Value mapped(Napi::Env env, int fd, size_t bytes)
 	void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED)
 		throwErrno(env, "mmap", errno);
+	/* The kernel would copy the page tables of the whole log for each program that we start: 20 ms for 512 MiB. */
+	madvise(p, bytes, MADV_DONTFORK);
 	return Napi::ArrayBuffer::New(env, p, bytes, [](Napi::Env, void *at, size_t *n) {
 		munmap(at, *n);
 		delete n;
@@ -63,10 +66,28 @@ static Napi::Value enterNetns(const Napi::CallbackInfo &info)
 	return info.Env().Undefined();
 }
 
-/* gracePeriod(): returns when every BPF program that ran at the call has ended (RCU). Takes some 10 ms. */
+/*
+ * gracePeriod(): returns when every BPF program that ran at the call has ended: membarrier is synchronize_rcu(), whose wait for
+ * all CPUs to pass by themselves takes 10 to 30 ms. Expedited, which is for the whole kernel, it asks them and takes less than 0.1 ms.
+ */
 static Napi::Value gracePeriod(const Napi::CallbackInfo &info)
 {
-	check(info.Env(), "membarrier", syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0));
+	int fd = open("/sys/kernel/rcu_expedited", O_RDWR | O_CLOEXEC);
+	char before[16];
+	ssize_t n = -1;
+
+	if (fd >= 0 && !flock(fd, LOCK_EX)) /* whoever else does this puts back what was there */
+		n = pread(fd, before, sizeof before, 0);
+	if (n > 0 && pwrite(fd, "1", 1, 0) != 1)
+		n = -1;
+	long rc = syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	int err = errno;
+	if (n > 0 && pwrite(fd, before, n, 0) != n)
+		n = -1; /* the kernel stays as it is: grace periods are quick from now on */
+	if (fd >= 0)
+		close(fd);
+	if (rc)
+		throwErrno(info.Env(), "membarrier", err);
 	return info.Env().Undefined();
 }
 

@@ -15,7 +15,7 @@ export interface Native {
   /** Fills `next` with the key after `key` (the first for undefined); false at the end. */
   mapNextKey(fd: number, key: Uint8Array | undefined, next: Uint8Array): boolean;
   /** Elements [first, first + count) of an array map into `values`; returns how many were read. */
-  arrayRead(fd: number, first: number, count: number, values: Uint8Array, flags: number): number;
+  arrayScan(fd: number, first: number, bytes: number, at: number, flags: number, ids: Uint32Array): Buffer;
   mapInfo(fd: number): { maxEntries: number; valueSize: number; keySize: number };
   /** Runs a tc program once with `request` as its frame, which it changes in place. */
   programRun(fd: number, request: Uint8Array): number;
@@ -27,7 +27,7 @@ export interface Native {
     repeat: number,
   ): { action: number; frame: Buffer; ns: number };
   /** Attaches at clsact ingress, in place of what we attached before. */
-  tcAttach(ifindex: number, programFd: number): void;
+  tcAttach(ifindex: number, programFd: number, egress?: boolean): void;
   programStats(fd: number): { runs: number; ns: number };
   /** The kernel measures BPF run times while the returned descriptor is open. */
   enableStats(): number;
@@ -37,7 +37,7 @@ export interface Native {
   mapFile(path: string, bytes: number): ArrayBuffer;
   /** Moves the calling thread into a network namespace: for worker threads. */
   enterNetns(path: string): void;
-  /** Returns when every BPF program that ran at the call has ended. Blocks for some 10 ms. */
+  /** Returns when every BPF program that ran at the call has ended. Blocks for 0.1 ms, where sysfs can't be written for some 10 ms. */
   gracePeriod(): void;
   closeFd(fd: number): void;
   /** A connecting socket bound to the client's address, whose SYN carries `isn` (`receiveBuffer` in bytes). */
@@ -50,7 +50,7 @@ export interface Native {
     receiveBuffer: number,
   ): number;
   /** Bytes taken, or -errno. */
-  sendBytes(fd: number, bytes: Uint8Array, offset: number, length: number): number;
+  sendBytes(fd: number, bytes: Uint8Array, offset: number, length: number, urgent: boolean): number;
   /** Bytes thrown away without a copy, 0 at the end of the stream, or -errno. */
   discardInput(fd: number, max: number): number;
   socketError(fd: number): number;
@@ -62,6 +62,14 @@ export interface Native {
   /** Fills `out` with pairs (id, events); returns their number. */
   epollWait(epoll: number, out: Uint32Array, timeoutMs: number): number;
   packetSocket(): number;
+  /** Sends (`packetSend`) and receives frames of one Ethernet type at one interface; never waits. */
+  protocolSocket(ifindex: number, type: number): number;
+  /** Bytes of the next frame, or -errno. */
+  packetReceive(fd: number, out: Uint8Array): number;
+  /** For `linkState`, in the caller's network namespace. */
+  routeSocket(): number;
+  /** Fills `out` with an interface's flags (IFF_*) and packets received, sent, dropped before they were sent: 0 or -errno. */
+  linkState(socket: number, ifindex: number, out: Float64Array): number;
   /** Sends one whole frame out of an interface: 0 or -errno. */
   packetSend(fd: number, ifindex: number, frame: Uint8Array): number;
 }

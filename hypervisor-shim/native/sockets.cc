@@ -20,12 +20,26 @@ static void option(Napi::Env env, int fd, const char *name, int level, int optna
 	}
 }
 
-static sockaddr_in address(const std::string &ip, int port)
+union Address {
+	sockaddr any;
+	sockaddr_in v4;
+	sockaddr_in6 v6;
+	socklen_t length() const { return any.sa_family == AF_INET6 ? sizeof v6 : sizeof v4; }
+};
+
+/* Of either family, as the text says. */
+static Address address(const std::string &ip, int port)
 {
-	sockaddr_in a = {};
-	a.sin_family = AF_INET;
-	a.sin_port = htons(port);
-	inet_pton(AF_INET, ip.c_str(), &a.sin_addr);
+	Address a = {};
+	if (ip.find(':') != std::string::npos) {
+		a.v6.sin6_family = AF_INET6;
+		a.v6.sin6_port = htons(port);
+		inet_pton(AF_INET6, ip.c_str(), &a.v6.sin6_addr);
+	} else {
+		a.v4.sin_family = AF_INET;
+		a.v4.sin_port = htons(port);
+		inet_pton(AF_INET, ip.c_str(), &a.v4.sin_addr);
+	}
 	return a;
 }
 
@@ -33,15 +47,18 @@ static sockaddr_in address(const std::string &ip, int port)
 static Napi::Value replayConnect(const Napi::CallbackInfo &info)
 {
 	Napi::Env env = info.Env();
-	sockaddr_in from = address(stringArg(info, 0), intArg(info, 1)), to = address(stringArg(info, 2), intArg(info, 3));
+	Address from = address(stringArg(info, 0), intArg(info, 1)), to = address(stringArg(info, 2), intArg(info, 3));
 	uint32_t isn = uintArg(info, 4);
-	int fd = check(env, "socket", socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+	int fd = check(env, "socket", socket(from.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
 
-	option(env, fd, "IP_TRANSPARENT", IPPROTO_IP, IP_TRANSPARENT, 1);
+	if (from.any.sa_family == AF_INET6)
+		option(env, fd, "IPV6_TRANSPARENT", IPPROTO_IPV6, IPV6_TRANSPARENT, 1);
+	else
+		option(env, fd, "IP_TRANSPARENT", IPPROTO_IP, IP_TRANSPARENT, 1);
 	option(env, fd, "SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR, 1);
 	option(env, fd, "TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, 1);
 	option(env, fd, "SO_RCVBUFFORCE", SOL_SOCKET, SO_RCVBUFFORCE, intArg(info, 5));
-	if (bind(fd, (sockaddr *)&from, sizeof from)) {
+	if (bind(fd, &from.any, from.length())) {
 		int err = errno;
 		close(fd);
 		throwErrno(env, "bind", err);
@@ -50,7 +67,7 @@ static Napi::Value replayConnect(const Napi::CallbackInfo &info)
 	option(env, fd, "TCP_REPAIR_QUEUE", IPPROTO_TCP, TCP_REPAIR_QUEUE, REPAIR_SEND_QUEUE);
 	option(env, fd, "TCP_QUEUE_SEQ", IPPROTO_TCP, TCP_QUEUE_SEQ, (int)isn);
 	option(env, fd, "TCP_REPAIR", IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
-	if (connect(fd, (sockaddr *)&to, sizeof to) && errno != EINPROGRESS) {
+	if (connect(fd, &to.any, to.length()) && errno != EINPROGRESS) {
 		int err = errno;
 		close(fd);
 		throwErrno(env, "connect", err);
@@ -58,14 +75,15 @@ static Napi::Value replayConnect(const Napi::CallbackInfo &info)
 	return Napi::Number::New(env, fd);
 }
 
-/* sendBytes(fd, bytes, offset, length): bytes taken, or -errno. */
+/* sendBytes(fd, bytes, offset, length, urgent): bytes taken, or -errno. Urgent: the last byte is sent as urgent data. */
 static Napi::Value sendBytes(const Napi::CallbackInfo &info)
 {
 	Napi::Uint8Array bytes = bytesArg(info, 1);
 	size_t offset = info[2].As<Napi::Number>().Int64Value(), length = info[3].As<Napi::Number>().Int64Value();
 	if (offset + length > bytes.ByteLength())
 		throwErrno(info.Env(), "send", EINVAL);
-	ssize_t n = send(intArg(info, 0), bytes.Data() + offset, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (info[4].ToBoolean() ? MSG_OOB : 0);
+	ssize_t n = send(intArg(info, 0), bytes.Data() + offset, length, flags);
 	return Napi::Number::New(info.Env(), n < 0 ? -errno : n);
 }
 
@@ -142,11 +160,35 @@ static Napi::Value packetSend(const Napi::CallbackInfo &info)
 	sockaddr_ll to = {};
 	to.sll_family = AF_PACKET;
 	to.sll_ifindex = intArg(info, 1);
-	to.sll_protocol = htons(ETH_P_IP);
+	memcpy(&to.sll_protocol, frame.Data() + 12, 2);
 	to.sll_halen = 6;
 	memcpy(to.sll_addr, frame.Data(), 6);
 	ssize_t n = sendto(intArg(info, 0), frame.Data(), frame.ByteLength(), MSG_DONTWAIT, (sockaddr *)&to, sizeof to);
 	return Napi::Number::New(info.Env(), n < 0 ? -errno : 0);
+}
+
+/* protocolSocket(ifindex, type): sends and receives frames of one Ethernet type at one interface; never waits. */
+static Napi::Value protocolSocket(const Napi::CallbackInfo &info)
+{
+	int fd = check(info.Env(), "AF_PACKET", socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+	sockaddr_ll at = {};
+	at.sll_family = AF_PACKET;
+	at.sll_protocol = htons(intArg(info, 1));
+	at.sll_ifindex = intArg(info, 0);
+	if (bind(fd, (sockaddr *)&at, sizeof at) < 0) {
+		int err = errno;
+		close(fd);
+		throwErrno(info.Env(), "bind", err);
+	}
+	return Napi::Number::New(info.Env(), fd);
+}
+
+/* packetReceive(fd, out): bytes of the next frame, or -errno. */
+static Napi::Value packetReceive(const Napi::CallbackInfo &info)
+{
+	Napi::Uint8Array out = bytesArg(info, 1);
+	ssize_t n = recv(intArg(info, 0), out.Data(), out.ByteLength(), MSG_DONTWAIT);
+	return Napi::Number::New(info.Env(), n < 0 ? -errno : n);
 }
 
 void exportSockets(Napi::Env env, Napi::Object exports)
@@ -161,5 +203,7 @@ void exportSockets(Napi::Env env, Napi::Object exports)
 	exports.Set("epollSet", Napi::Function::New(env, epollSet));
 	exports.Set("epollWait", Napi::Function::New(env, epollWait));
 	exports.Set("packetSocket", Napi::Function::New(env, packetSocket));
+	exports.Set("protocolSocket", Napi::Function::New(env, protocolSocket));
+	exports.Set("packetReceive", Napi::Function::New(env, packetReceive));
 	exports.Set("packetSend", Napi::Function::New(env, packetSend));
 }

@@ -1,27 +1,27 @@
+import { clientAddress, hostPort, type ServiceAddresses, serviceAddress } from '../datapath/addresses.js';
 import type { DataPath } from '../datapath/datapath.js';
 import { type Flow, OP, RESULT, STATE } from '../datapath/layout.generated.js';
-import type { CausalMark } from '../datapath/log-store.js';
-import { addSeq, inSeq, UNSET } from '../datapath/positions.js';
+import type { CausalMark, Piece } from '../datapath/log-store.js';
+import { addSeq, inSeq, inTotal, UNSET } from '../datapath/positions.js';
+import { SpillDamaged, SpilledInput, type SpillFiles } from '../datapath/spill-files.js';
 import { EAGAIN, native } from '../native/native.js';
+import { divergenceOf } from './divergence.js';
+import type { VerdictCode } from './protocol.js';
 
-const RECEIVE_BUFFER = 8 << 20;
+export const RECEIVE_BUFFER = 8 << 20;
 const DISCARD_AT_ONCE = 16 << 20;
 
 export type Outcome =
   | { kind: 'running' }
   | { kind: 'spliced' }
-  | { kind: 'closed'; reason: string }
-  | { kind: 'lost'; reason: string }
+  | { kind: 'closed'; code: VerdictCode; reason: string }
+  | { kind: 'lost'; code: VerdictCode; reason: string }
   /** The guest refused or reset the connection: try again with a new socket. */
   | { kind: 'retry'; reason: string }
   /** The guest itself was fenced: the whole recovery is void. */
   | { kind: 'fenced' };
 
 const RUNNING: Outcome = { kind: 'running' };
-
-/** Dotted IPv4 address of the flow's client. */
-export const clientAddress = (f: Flow): string => Array.from(f.key.bytes.subarray(12, 16)).join('.');
-export const hostPort = (networkOrder: number): number => ((networkOrder & 0xff) << 8) | (networkOrder >>> 8);
 
 /**
  * One connection's replay: a host kernel socket in the client's place feeds the logged input in causal order and
@@ -38,44 +38,55 @@ export class FlowReplay {
   private swallowed: bigint;
   private marks: CausalMark[];
   private nextMark = 0;
+  /** Positions of urgent bytes, in order: each is sent as such, for the guest takes it out of the stream. */
+  private urgent: bigint[] = [];
   private finished = false;
+  private ended = false;
+  private readonly spilled: SpilledInput | undefined;
   connected = false;
-  /** `performance.now()` of the last begin(). */
+  /** `performance.now()` of the last begin(), and of the last output. */
   begunAt = 0;
+  private spokeAt = 0;
+  /** Bytes that the guest must take in or put out again before the splice, as of the beginning. */
+  readonly work: number;
 
   constructor(
     private readonly path: DataPath,
     readonly id: number,
     flow: Flow,
-    private readonly service: { address: string },
+    private readonly service: ServiceAddresses,
+    spill?: SpillFiles,
   ) {
     this.flow = flow;
+    this.spilled = spill && new SpilledInput(spill, id, flow.generation);
     this.fed = flow.in_base;
     this.swallowed = flow.out_base;
     this.marks = [];
+    this.work = Number(flow.in_end - flow.in_base + flow.out_acked - flow.out_base);
   }
 
-  /** Bytes that the guest must take in or put out again before the splice. */
-  get work(): number {
-    return Number(this.flow.in_end - this.flow.in_base + this.flow.out_acked - this.flow.out_base);
+  /** A splice may succeed: what the socket has seen of the output is all that the client has. */
+  get isRipe(): boolean {
+    return this.connected && this.fed >= this.flow.in_end && this.swallowed >= this.flow.out_acked;
   }
 
   /** Gives the flow to the new guest and sends the SYN. */
   begin(slot: number, epoch: number): Outcome {
-    this.begunAt = performance.now();
+    this.begunAt = this.spokeAt = performance.now();
     const result = this.path.transition(OP.REPLAY, this.id, this.flow.generation, { slot, epoch });
     if (result !== RESULT.DONE) return this.failed('the flow could not be given to the guest');
     const flow = this.path.flow(this.id);
-    if (!flow) return { kind: 'closed', reason: 'gone' };
+    if (!flow) return { kind: 'closed', code: 'closed', reason: 'gone' };
     this.take(flow);
     this.fed = flow.in_base;
     this.swallowed = flow.out_base;
     this.finished = false;
+    this.ended = false;
     this.connected = false;
     this.fd = native.replayConnect(
       clientAddress(flow),
       hostPort(flow.key.rport),
-      this.service.address,
+      serviceAddress(flow, this.service),
       hostPort(flow.key.lport),
       addSeq(inSeq(flow, flow.in_base), -1),
       RECEIVE_BUFFER,
@@ -88,35 +99,68 @@ export class FlowReplay {
     this.connected = true;
     while (this.fed < this.flow.in_end) {
       let until = this.flow.in_end;
-      while (this.nextMark < this.marks.length && this.marks[this.nextMark]!.in <= this.fed) {
-        if (this.marks[this.nextMark]!.out > this.swallowed) return RUNNING;
-        this.nextMark++;
-      }
+      if (this.waitsForOutput()) return RUNNING;
       const next = this.marks[this.nextMark];
       if (next && next.in < until && next.out > this.swallowed) until = next.in;
-      const piece = this.path.log.input(this.id, this.fed, until);
-      if (!piece) return { kind: 'lost', reason: `input at ${this.fed} is not in the log` };
-      const n = native.sendBytes(this.fd, piece.bytes, piece.offset, piece.length);
+      const urgent = this.urgent.find(at => at >= this.fed);
+      if (urgent === this.fed) until = urgent + 1n;
+      else if (urgent !== undefined && urgent < until) until = urgent;
+      let piece: Piece | undefined;
+      try {
+        piece = this.path.log.input(this.id, this.fed, until) ?? this.spilled?.input(this.fed, until);
+      } catch (error) {
+        if (error instanceof SpillDamaged)
+          return { kind: 'lost', code: 'log-missing', reason: error.message };
+        return { kind: 'retry', reason: String(error) };
+      }
+      if (!piece)
+        return { kind: 'lost', code: 'log-missing', reason: `input at ${this.fed} is not in the log` };
+      const n = native.sendBytes(this.fd, piece.bytes, piece.offset, piece.length, urgent === this.fed);
       if (n === -EAGAIN) return RUNNING;
       if (n < 0) return { kind: 'retry', reason: `send failed with errno ${-n}` };
       this.fed += BigInt(n);
     }
     if (this.flow.fin_in !== UNSET && this.flow.fin_in === this.fed && !this.finished) {
+      // A client that had all and then closed: a server that sees the end too early breaks off its answer.
+      if (this.waitsForOutput()) return RUNNING;
       native.shutdownWrite(this.fd);
       this.finished = true;
     }
     return RUNNING;
   }
 
+  /** Whether what comes next was sent only after output that the guest has not yet put out again. */
+  private waitsForOutput(): boolean {
+    while (this.nextMark < this.marks.length && this.marks[this.nextMark]!.in <= this.fed) {
+      if (this.marks[this.nextMark]!.out > this.swallowed) return true;
+      this.nextMark++;
+    }
+    return false;
+  }
+
   /** Swallows regenerated output; the data path compares it. */
   readable(): Outcome {
     for (;;) {
       const n = native.discardInput(this.fd, DISCARD_AT_ONCE);
-      if (n === -EAGAIN || n === 0) break;
+      if (n === -EAGAIN) break;
+      if (n === 0) {
+        // The guest's FIN has a position too, and what the client sent after it waits for that.
+        if (!this.ended) this.swallowed += 1n;
+        this.ended = true;
+        break;
+      }
       if (n < 0) return this.failed(`receive failed with errno ${-n}`);
       this.swallowed += BigInt(n);
+      this.spokeAt = performance.now();
     }
     return this.connected ? this.writable() : RUNNING;
+  }
+
+  /** The guest has taken all input, and for `ms` has said nothing, although the client has more than it said. */
+  stopsShort(ms: number): boolean {
+    const flow = this.path.flow(this.id);
+    if (!flow?.answered || flow.g_ack !== inTotal(flow) || flow.g_snd_nxt >= flow.out_acked) return false;
+    return performance.now() - this.spokeAt > ms;
   }
 
   /** It can't go on like this: for good, if the flow's record says why; else it is worth another try. */
@@ -135,7 +179,7 @@ export class FlowReplay {
         return { kind: 'spliced' };
       case RESULT.MORE_INPUT: {
         const flow = this.path.flow(this.id);
-        if (!flow) return { kind: 'closed', reason: 'gone' };
+        if (!flow) return { kind: 'closed', code: 'closed', reason: 'gone' };
         this.take(flow);
         return this.writable();
       }
@@ -160,14 +204,15 @@ export class FlowReplay {
   /** What the flow's record says about a replay that cannot go on. */
   private judge(): Outcome {
     const flow = this.path.flow(this.id);
-    if (!flow || flow.generation !== this.flow.generation) return { kind: 'closed', reason: 'gone' };
+    if (!flow || flow.generation !== this.flow.generation)
+      return { kind: 'closed', code: 'closed', reason: 'gone' };
     if (flow.in_end !== this.flow.in_end || flow.state !== this.flow.state) this.take(flow);
     if (flow.state === STATE.CLOSED) {
-      return { kind: 'closed', reason: flow.rst_in ? 'reset by the client' : 'closed by both ends' };
+      return flow.rst_in
+        ? { kind: 'closed', code: 'client-reset', reason: 'reset by the client' }
+        : { kind: 'closed', code: 'closed', reason: 'closed by both ends' };
     }
-    if (flow.state === STATE.DIVERGED) {
-      return { kind: 'lost', reason: `output differs from what was sent, at byte ${flow.diverged_at}` };
-    }
+    if (flow.state === STATE.DIVERGED) return { kind: 'lost', ...divergenceOf(flow) };
     return RUNNING;
   }
 
@@ -176,6 +221,7 @@ export class FlowReplay {
     this.flow = flow;
     const marks = this.path.log.marks(this.id, flow.marks);
     this.marks = marks.filter(mark => mark.in <= flow.in_end && mark.out <= flow.out_sent);
+    this.urgent = this.marks.filter(mark => mark.urgent).map(mark => mark.in);
     this.nextMark = 0;
   }
 

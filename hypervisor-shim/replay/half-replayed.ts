@@ -1,5 +1,5 @@
 import type { DataPath } from '../datapath/datapath.js';
-import { resetToGuest } from '../datapath/frames.js';
+import { resetsOfReplay } from '../datapath/frames.js';
 import { type Flow, STATE } from '../datapath/layout.generated.js';
 
 /** After this the guest has acknowledged all that it got before: longer than any delayed ACK. */
@@ -14,15 +14,12 @@ export const isHalfReplayed = (flow: Flow): boolean => flow.state === STATE.REPL
  */
 export function forgetHalfReplayed(
   path: DataPath,
-  ends: Parameters<typeof resetToGuest>[1],
+  ends: Parameters<typeof resetsOfReplay>[1],
   send: (frame: Buffer) => void,
 ): void {
   const left = () =>
     [...path.flows()].filter(({ flow }) => isHalfReplayed(flow) && path.inCurrentEpoch(flow));
   if (left().length === 0) return;
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, QUIET_MS);
-  for (const { flow } of left()) {
-    send(resetToGuest(flow, ends));
-    send(resetToGuest(flow, ends, flow.in_base));
-  }
+  for (const { flow } of left()) for (const frame of resetsOfReplay(flow, ends)) send(frame);
 }

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import type { ServiceAddresses } from '../datapath/addresses.js';
 import { HoldfastError } from '../errors.js';
 
 const run = promisify(execFile);
@@ -15,9 +16,11 @@ export interface ReplayNamespace {
 }
 
 const INNER = 'rpn';
+/** A veth's most: what the guest sends to its client, of whatever size, must reach the replay socket too. */
+const MTU = 65535;
 
-async function ip(batch: string[], netns?: string): Promise<void> {
-  const child = run('ip', [...(netns ? ['-n', netns] : []), '-batch', '-']);
+async function ip(batch: string[], netns?: string, family: '-4' | '-6' = '-4'): Promise<void> {
+  const child = run('ip', [family, ...(netns ? ['-n', netns] : []), '-batch', '-']);
   child.child.stdin!.end(`${batch.join('\n')}\n`);
   try {
     await child;
@@ -43,27 +46,31 @@ export const macBytes = (text: string): Uint8Array =>
 export async function createReplayNamespace(
   name: string,
   hostDevice: string,
-  service: { address: string; mac: string },
+  service: ServiceAddresses,
+  mac: string,
 ): Promise<ReplayNamespace> {
   await removeReplayNamespace(name, hostDevice);
-  await ip([
-    `netns add ${name}`,
-    `link add ${hostDevice} type veth peer name ${INNER} netns ${name}`,
-    `link set ${hostDevice} up`,
-  ]);
   try {
+    await ip([
+      `netns add ${name}`,
+      `link add ${hostDevice} mtu ${MTU} type veth peer name ${INNER} mtu ${MTU} netns ${name}`,
+      `link set ${hostDevice} up`,
+    ]);
     await ip(
       [
         'link set lo up',
+        // No address of its own, no router asked: nothing but replay sockets speaks here.
+        ...(service.address6 ? [`link set ${INNER} addrgenmode none`] : []),
         `link set ${INNER} up`,
         // Any rule beside the defaults breaks plain AnyIP: hence IP_TRANSPARENT sockets and a table of their own.
         `rule add iif ${INNER} lookup 100`,
         'route add local default dev lo table 100',
         `route add ${service.address}/32 dev ${INNER}`,
-        `neigh add ${service.address} lladdr ${service.mac} dev ${INNER} nud permanent`,
+        `neigh add ${service.address} lladdr ${mac} dev ${INNER} nud permanent`,
       ],
       name,
     );
+    if (service.address6) await ip(ipv6(service.address6, mac), name, '-6');
     const settings = [
       'net.ipv4.conf.all.rp_filter=0',
       `net.ipv4.conf.${INNER}.rp_filter=0`,
@@ -88,6 +95,13 @@ export async function createReplayNamespace(
     throw e;
   }
 }
+
+const ipv6 = (address: string, mac: string): string[] => [
+  `rule add iif ${INNER} lookup 100`,
+  'route add local default dev lo table 100',
+  `route add ${address}/128 dev ${INNER}`,
+  `neigh add ${address} lladdr ${mac} dev ${INNER} nud permanent`,
+];
 
 /** Removes the namespace and its veth; sockets still in it die silently behind `from_replay`. */
 export async function removeReplayNamespace(name: string, hostDevice: string): Promise<void> {

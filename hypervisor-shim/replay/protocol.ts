@@ -1,16 +1,18 @@
+import type { ServiceAddresses } from '../datapath/addresses.js';
+
 /** Messages between the supervisor and its replay worker. */
 
-export interface WorkerSetup {
+export interface WorkerSetup extends ServiceAddresses {
   pinDirectory: string;
   /** Network namespace of the replay sockets. */
   namespace: string;
-  /** Service address, dotted IPv4. */
-  address: string;
   guestMac: Uint8Array;
   masks: string[];
   /** Replays that may be unaccepted at once: below half the listener's backlog. */
   concurrency: number;
   wireIfindex: number;
+  /** Where input lies that is not in memory any more. */
+  spillDirectory: string | undefined;
 }
 
 export interface RecoverCommand {
@@ -23,12 +25,27 @@ export interface RecoverCommand {
   resume?: boolean;
 }
 
+/** Why a connection was kept or lost, for programs: bounded, so that metrics can be labelled with it. `reason` is for people. */
+export const VERDICT_CODES = [
+  'spliced',
+  'closed',
+  'client-reset',
+  'diverged-content',
+  'diverged-longer',
+  'diverged-shorter',
+  'log-missing',
+  'deadline',
+  'unprotected',
+] as const;
+export type VerdictCode = (typeof VERDICT_CODES)[number];
+
 /** Verdict of one flow. Times are ms since 1970, with fractions. */
 export interface FlowVerdict {
   id: number;
   client: string;
   port: number;
   outcome: 'kept' | 'lost';
+  code: VerdictCode;
   reason: string;
   inputBytes: number;
   outputBytes: number;
@@ -37,6 +54,6 @@ export interface FlowVerdict {
 
 export type WorkerMessage =
   | { type: 'ready' }
-  | { type: 'verdict'; verdict: FlowVerdict }
+  | { type: 'verdicts'; verdicts: FlowVerdict[] }
   | { type: 'done'; fenced: boolean }
   | { type: 'error'; message: string };

@@ -1,5 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import { Worker } from 'node:worker_threads';
+import type { ServiceAddresses } from '../datapath/addresses.js';
 import type { DataPath } from '../datapath/datapath.js';
 import { HoldfastError } from '../errors.js';
 import { createReplayNamespace, type ReplayNamespace, removeReplayNamespace } from './namespace.js';
@@ -7,23 +8,24 @@ import type { FlowVerdict, RecoverCommand, WorkerMessage, WorkerSetup } from './
 
 export type { FlowVerdict } from './protocol.js';
 
-export interface ReplayerOptions {
+export interface ReplayerOptions extends ServiceAddresses {
   /** Names of the namespace and of its veth's host end. */
   namespace: string;
   device: string;
-  address: string;
   guestMac: string;
   masks: string[];
   concurrency?: number;
+  /** Where input lies that is not in memory any more, if the log is spilled. */
+  spillDirectory?: string | undefined;
 }
 
 /**
  * Ready to replay: a fresh namespace and a worker thread in it, made ahead of the fault. One replayer serves one
  * recovery; the next fault gets a new one, so that no half-open socket of an earlier replay can speak.
  *
- *   const r = await Replayer.prepare(path, options);  r.on('verdict', ...);  await r.recover({...});  await r.dispose();
+ *   const r = await Replayer.prepare(path, options);  r.on('verdicts', ...);  await r.recover({...});  await r.dispose();
  */
-export class Replayer extends EventEmitter<{ verdict: [FlowVerdict] }> {
+export class Replayer extends EventEmitter<{ verdicts: [FlowVerdict[]] }> {
   private constructor(
     private readonly worker: Worker,
     private readonly options: ReplayerOptions,
@@ -32,7 +34,7 @@ export class Replayer extends EventEmitter<{ verdict: [FlowVerdict] }> {
   }
 
   static async prepare(path: DataPath, o: ReplayerOptions): Promise<Replayer> {
-    const ns = await createReplayNamespace(o.namespace, o.device, { address: o.address, mac: o.guestMac });
+    const ns = await createReplayNamespace(o.namespace, o.device, o, o.guestMac);
     try {
       return await Replayer.start(path, o, ns);
     } catch (e) {
@@ -47,10 +49,12 @@ export class Replayer extends EventEmitter<{ verdict: [FlowVerdict] }> {
       pinDirectory: path.pinDirectory,
       namespace: ns.path,
       address: o.address,
+      address6: o.address6,
       guestMac: path.control.guest_mac.slice(0, 6),
       masks: o.masks,
       concurrency: o.concurrency ?? 128,
       wireIfindex: path.control.wire_ifindex,
+      spillDirectory: o.spillDirectory,
     };
     const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: setup });
     worker.unref();
@@ -77,9 +81,9 @@ export class Replayer extends EventEmitter<{ verdict: [FlowVerdict] }> {
         this.worker.once('error', e => fail(String(e)));
         this.worker.once('exit', code => fail(`worker ended with ${code}`));
         this.worker.on('message', (m: WorkerMessage) => {
-          if (m.type === 'verdict') {
-            verdicts.push(m.verdict);
-            this.emit('verdict', m.verdict);
+          if (m.type === 'verdicts') {
+            verdicts.push(...m.verdicts);
+            this.emit('verdicts', m.verdicts);
           } else if (m.type === 'done') resolve({ fenced: m.fenced, verdicts });
           else if (m.type === 'error') fail(m.message);
         });

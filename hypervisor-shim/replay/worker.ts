@@ -1,13 +1,15 @@
 /** Worker thread: lives in the replay namespace, and plays all held connections into the new guest at once. */
 import { parentPort, workerData } from 'node:worker_threads';
+import { clientEndpoint, hostPort } from '../datapath/addresses.js';
 import { DataPath } from '../datapath/datapath.js';
-import { forgedAcks, resetToClient, resetToGuest } from '../datapath/frames.js';
-import { type Flow, OP, STATE } from '../datapath/layout.generated.js';
+import { forgedAcks, openWindow, resetsOfReplay, resetsToClient, resetToGuest } from '../datapath/frames.js';
+import { type Flow, OP, STATE, UNLOGGED } from '../datapath/layout.generated.js';
 import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, native } from '../native/native.js';
-import { clientAddress, FlowReplay, hostPort, type Outcome } from './flow-replay.js';
+import { FlowReplay, type Outcome } from './flow-replay.js';
 import { forgetHalfReplayed, isHalfReplayed } from './half-replayed.js';
 import { applyMasks } from './masks.js';
-import type { FlowVerdict, RecoverCommand, WorkerMessage, WorkerSetup } from './protocol.js';
+import type { FlowVerdict, RecoverCommand, VerdictCode, WorkerMessage, WorkerSetup } from './protocol.js';
+import { rehearse } from './rehearse.js';
 
 const setup = workerData as WorkerSetup;
 const post = (m: WorkerMessage): void => parentPort!.postMessage(m);
@@ -16,7 +18,12 @@ const now = (): number => performance.timeOrigin + performance.now();
 /** EPOLLET: an edge is enough, since readable() and writable() go on until EAGAIN. */
 const EVENTS = (EPOLLIN | EPOLLOUT | 0x8000_0000) >>> 0;
 const RETRY_MS = 50;
+const SILENT_MS = 3000;
 const WAIT_MS = 1;
+/** An ACK of the guest may be all that a splice waits for, and no socket tells of it: ripe replays are tried so often. */
+const TRY_RIPE_MS = 5;
+/** The others are looked at for what no socket tells either: diverged, closed, more input. */
+const TRY_ALL_MS = 50;
 /**
  * Short replays go first, and so many bytes of work are under way at once: the guest's CPU is what they all wait for, and most
  * connections are back long before the longest. A replay that does not get on stops counting after a while.
@@ -26,27 +33,34 @@ const COUNTS_FOR_MS = 1000;
 
 class Recovery {
   private readonly running = new Map<number, FlowReplay>();
+  /** Of those, which may have come nearer to their splice since it was last tried. */
+  private readonly moved = new Set<FlowReplay>();
+  /** Shortest last. */
   private readonly waiting: FlowReplay[] = [];
   private readonly retries: { at: number; replay: FlowReplay }[] = [];
   private readonly seen = new Set<string>();
   private readonly events = new Uint32Array(2 * 512);
   private readonly epoll = native.epollCreate();
-  private readonly ends: { guestMac: Uint8Array; address: Uint8Array };
   private fenced = false;
+  private triedRipe = 0;
+  private triedAll = 0;
+  /** Running replays whose handshake is under way, and the work of those begun of late. */
+  private unaccepted = 0;
+  private work = 0;
+  /** Not yet posted. */
+  private verdicts: FlowVerdict[] = [];
 
   constructor(
     private readonly path: DataPath,
     private readonly command: RecoverCommand,
     private readonly packets: number,
-  ) {
-    this.ends = { guestMac: setup.guestMac, address: Uint8Array.from(setup.address.split('.'), Number) };
-  }
+  ) {}
 
   /** Replays until no held flow is left; flows may still appear, of clients whose handshake's end was on its way. */
   run(): boolean {
     const deadline = now() + this.command.deadlineMs;
     native.gracePeriod();
-    if (this.command.resume) forgetHalfReplayed(this.path, this.ends, frame => this.toGuest(frame));
+    if (this.command.resume) forgetHalfReplayed(this.path, setup, frame => this.toGuest(frame));
     this.collect();
     while (!this.fenced && (this.busy() || this.collect())) {
       // A second fault: nothing is lost by it, the flows stay held for the next guest.
@@ -54,12 +68,20 @@ class Recovery {
       if (this.fenced) break;
       this.launch();
       this.poll();
-      for (const replay of [...this.running.values()]) this.settle(replay, replay.trySplice());
+      for (const replay of this.moved) this.settle(replay, this.next(replay));
+      this.moved.clear();
       if (now() > deadline) this.giveUp();
     }
+    this.report();
     for (const replay of this.running.values()) replay.close();
     native.closeFd(this.epoll);
     return this.fenced;
+  }
+
+  /** A SYN that nobody answers for so long met a connection that the guest still holds: its challenge says where to reset it. */
+  private next(replay: FlowReplay): Outcome {
+    if (replay.connected || performance.now() - replay.begunAt < SILENT_MS) return replay.trySplice();
+    return replay.failed('the guest does not answer the replayed connection');
   }
 
   private busy(): boolean {
@@ -70,14 +92,15 @@ class Recovery {
   private collect(): boolean {
     let found = false;
     for (const { id, flow } of this.path.flows()) {
-      const key = `${id}.${flow.generation}`;
-      if (flow.state === STATE.CLOSED || this.seen.has(key)) continue;
+      if (flow.state === STATE.CLOSED) continue;
       if (this.path.inCurrentEpoch(flow) && !(this.command.resume && isHalfReplayed(flow))) continue;
+      const key = `${id}.${flow.generation}`;
+      if (this.seen.has(key)) continue;
       this.seen.add(key);
       found = true;
-      this.waiting.push(new FlowReplay(this.path, id, flow, setup));
+      this.waiting.push(new FlowReplay(this.path, id, flow, setup, spill));
     }
-    this.waiting.sort((a, b) => a.work - b.work);
+    if (found) this.waiting.sort((a, b) => b.work - a.work);
     return found;
   }
 
@@ -85,28 +108,41 @@ class Recovery {
     native.packetSend(this.packets, this.command.guestIfindex, frame);
   }
 
+  private toClient(frames: Buffer[]): void {
+    for (const frame of frames) native.packetSend(this.packets, setup.wireIfindex, frame);
+  }
+
+  /** The guest may hold an earlier try of the same replay, and would take the next SYN for a stray of that. */
+  private forget(replay: FlowReplay): void {
+    const flow = this.path.flow(replay.id);
+    if (flow && isHalfReplayed(flow) && flow.generation === replay.flow.generation)
+      for (const frame of resetsOfReplay(flow, setup)) this.toGuest(frame);
+  }
+
   private launch(): void {
     for (let i = this.retries.length - 1; i >= 0; i--) {
-      if (this.retries[i]!.at <= now()) this.waiting.push(this.retries.splice(i, 1)[0]!.replay);
+      if (this.retries[i]!.at > now()) continue;
+      const { replay } = this.retries.splice(i, 1)[0]!;
+      this.forget(replay); // what it acknowledged since has moved the place at which it believes a reset
+      this.waiting.push(replay);
     }
-    const recent = performance.now() - COUNTS_FOR_MS;
-    let unaccepted = 0;
-    let work = 0;
-    for (const r of this.running.values()) {
-      if (!r.connected) unaccepted++;
-      if (r.begunAt > recent) work += r.work;
-    }
-    while (unaccepted < setup.concurrency && work < WORK_AT_ONCE) {
-      const replay = this.waiting.shift();
+    while (this.unaccepted < setup.concurrency && this.work < WORK_AT_ONCE) {
+      const replay = this.waiting.pop();
       if (!replay) return;
-      work += replay.work;
+      if (replay.flow.unlogged) {
+        const share = replay.flow.unlogged === UNLOGGED.LOG_SHARE;
+        const why = share ? 'its share of the log was used up' : 'the log was full';
+        this.lose(replay, 'unprotected', `unprotected since ${why}`);
+        continue;
+      }
       try {
         applyMasks(this.path, replay.flow, setup.masks);
         const outcome = replay.begin(this.command.slot, this.command.epoch);
         if (outcome.kind === 'running') {
           this.running.set(replay.id, replay);
+          this.unaccepted++;
+          this.work += replay.work;
           native.epollSet(this.epoll, replay.fd, replay.id, EVENTS, true);
-          unaccepted++;
         } else this.settle(replay, outcome);
       } catch (e) {
         this.settle(replay, { kind: 'retry', reason: String(e) });
@@ -116,6 +152,18 @@ class Recovery {
 
   private poll(): void {
     const n = native.epollWait(this.epoll, this.events, WAIT_MS);
+    const at = performance.now();
+    if (n === 0 || at > this.triedRipe + TRY_RIPE_MS) {
+      this.report();
+      this.triedRipe = at;
+      const all = at > this.triedAll + TRY_ALL_MS;
+      if (all) this.triedAll = at;
+      this.work = 0;
+      for (const replay of this.running.values()) {
+        if (all || replay.isRipe) this.moved.add(replay);
+        if (replay.begunAt > at - COUNTS_FOR_MS) this.work += replay.work;
+      }
+    }
     for (let i = 0; i < n; i++) {
       const replay = this.running.get(this.events[2 * i]!);
       const what = this.events[2 * i + 1]!;
@@ -125,30 +173,40 @@ class Recovery {
         continue;
       }
       let outcome: Outcome = { kind: 'running' };
-      if (what & EPOLLOUT) outcome = replay.writable();
+      if (what & EPOLLOUT) {
+        if (!replay.connected) this.unaccepted--;
+        outcome = replay.writable();
+      }
       if (outcome.kind === 'running' && what & EPOLLIN) outcome = replay.readable();
+      if (replay.isRipe) this.moved.add(replay);
       this.settle(replay, outcome);
     }
   }
 
   private settle(replay: FlowReplay, outcome: Outcome): void {
     if (outcome.kind === 'running') return;
-    this.running.delete(replay.id);
+    if (this.running.delete(replay.id)) {
+      if (!replay.connected) this.unaccepted--;
+      this.work -= replay.work;
+    }
+    this.moved.delete(replay);
     switch (outcome.kind) {
       case 'spliced':
-        for (const frame of forgedAcks(replay.flow, this.ends)) this.toGuest(frame);
-        this.verdict(replay.flow, replay.id, 'kept', 'spliced');
+        for (const frame of forgedAcks(replay.flow, setup)) this.toGuest(frame);
+        this.toClient([openWindow(replay.flow, setup)]);
+        this.verdict(replay.flow, replay.id, 'kept', 'spliced', 'spliced');
         break;
       case 'closed':
         replay.close();
-        this.toGuest(resetToGuest(replay.flow, this.ends));
-        this.verdict(replay.flow, replay.id, 'kept', outcome.reason);
+        this.toGuest(resetToGuest(replay.flow, setup));
+        this.verdict(replay.flow, replay.id, 'kept', outcome.code, outcome.reason);
         break;
       case 'lost':
-        this.lose(replay, outcome.reason);
+        this.lose(replay, outcome.code, outcome.reason);
         break;
       case 'retry':
         replay.close();
+        this.forget(replay);
         this.retries.push({ at: now() + RETRY_MS, replay });
         break;
       case 'fenced':
@@ -158,40 +216,56 @@ class Recovery {
   }
 
   /** Ends a connection that cannot be kept: both sides learn it at once, nothing is spliced silently. */
-  private lose(replay: FlowReplay, reason: string): void {
+  private lose(replay: FlowReplay, code: VerdictCode, reason: string): void {
     replay.close();
     const flow = this.path.flow(replay.id) ?? replay.flow;
-    this.path.transition(OP.CLOSE, replay.id, flow.generation);
-    native.packetSend(this.packets, setup.wireIfindex, resetToClient(flow, this.ends));
-    this.toGuest(resetToGuest(flow, this.ends));
-    this.verdict(flow, replay.id, 'lost', reason);
+    this.path.transition(OP.LOSE, replay.id, flow.generation);
+    this.toClient(resetsToClient(flow, setup));
+    this.toGuest(resetToGuest(flow, setup));
+    this.verdict(flow, replay.id, 'lost', code, reason);
   }
 
   private giveUp(): void {
     const late = [...this.running.values(), ...this.waiting, ...this.retries.map(r => r.replay)];
     this.running.clear();
+    this.unaccepted = 0;
     this.waiting.length = this.retries.length = 0;
     for (const replay of late) {
       const f = this.path.flow(replay.id) ?? replay.flow;
       const where = `input ${f.g_ack} of ${f.in_end} taken, output ${f.g_snd_nxt} of ${f.out_acked} regenerated`;
-      this.lose(replay, `not replayed within ${this.command.deadlineMs} ms (${where})`);
+      const short = replay.stopsShort(this.command.deadlineMs / 2);
+      this.lose(
+        replay,
+        short ? 'diverged-shorter' : 'deadline',
+        `not replayed within ${this.command.deadlineMs} ms (${where})`,
+      );
     }
   }
 
-  private verdict(f: Flow, id: number, outcome: FlowVerdict['outcome'], reason: string): void {
-    post({
-      type: 'verdict',
-      verdict: {
-        id,
-        client: `${clientAddress(f)}:${hostPort(f.key.rport)}`,
-        port: hostPort(f.key.lport),
-        outcome,
-        reason,
-        inputBytes: Number(f.in_end),
-        outputBytes: Number(f.out_sent),
-        at: now(),
-      },
+  private verdict(
+    f: Flow,
+    id: number,
+    outcome: FlowVerdict['outcome'],
+    code: VerdictCode,
+    reason: string,
+  ): void {
+    this.verdicts.push({
+      id,
+      client: clientEndpoint(f),
+      port: hostPort(f.key.lport),
+      outcome,
+      code,
+      reason,
+      inputBytes: Number(f.in_end),
+      outputBytes: Number(f.out_sent),
+      at: now(),
     });
+  }
+
+  /** Many in one message: each costs both threads more than the verdict itself. */
+  private report(): void {
+    if (this.verdicts.length > 0) post({ type: 'verdicts', verdicts: this.verdicts });
+    this.verdicts = [];
   }
 }
 
@@ -199,6 +273,8 @@ class Recovery {
 const packetSocket = native.packetSocket();
 native.enterNetns(setup.namespace);
 const path = DataPath.adopt(setup.pinDirectory);
+const spill = setup.spillDirectory === undefined ? undefined : path.spillFiles(setup.spillDirectory);
+rehearse(path, setup, setup.masks);
 parentPort!.on('message', (command: RecoverCommand) => {
   try {
     post({ type: 'done', fenced: new Recovery(path, command, packetSocket).run() });

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "sha256.h"
+#include "store.h"
 
 enum state { HEAD, BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER, CLOSING };
 
@@ -18,6 +19,7 @@ struct connection {
   enum state state;
   uint64_t left;  // bytes of the body, or of its chunk
   struct sha256 sha;
+  struct store store;
   bool first, put, head_only, chunked, has_length, keep, expect, bad;
   uint16_t line_len, out_len;
   char line[1024];
@@ -43,7 +45,9 @@ static void http_answer(struct connection *c, const char *status, const char *bo
 
 static void http_finish(struct connection *c) {
   char hex[66] = {0};
-  if (c->put) {
+  if (c->put && !store_commit(&c->store)) {
+    http_answer(c, "500 Internal Server Error", strerror(c->store.error));
+  } else if (c->put) {
     sha256_hex(&c->sha, hex);
     hex[64] = '\n';
     http_answer(c, "200 OK", hex);
@@ -56,6 +60,7 @@ static void http_finish(struct connection *c) {
 
 static void http_reject(struct connection *c) {
   c->keep = false;
+  store_abandon(&c->store);
   http_answer(c, "400 Bad Request", "bad request\n");
   c->state = CLOSING;
 }
@@ -93,6 +98,7 @@ static void http_head_line(struct connection *c, const char *line) {
     c->head_only = strncmp(line, "HEAD ", 5) == 0;
     c->keep = strstr(line, " HTTP/1.1") != NULL;
     c->bad = strstr(line, " HTTP/1.") == NULL;
+    if (c->put && !c->bad) store_begin(&c->store, strchr(line, ' ') + 1, c->fd);
   } else if ((value = http_header(line, "content-length:"))) {
     char *end;
     errno = 0;
@@ -138,6 +144,7 @@ static size_t http_consume(struct connection *c, const uint8_t *data, size_t n) 
     if (c->state == BODY || c->state == CHUNK_DATA) {
       size_t take = n - i < c->left ? n - i : c->left;
       sha256_update(&c->sha, data + i, take);
+      store_write(&c->store, data + i, take);
       i += take, c->left -= take;
       if (c->left > 0) continue;
       if (c->state == BODY) http_finish(c);

@@ -1,5 +1,8 @@
 // An HTTP/1.1 server that answers each PUT or POST with the SHA-256 of its body, as hex and a newline. What a
 // connection receives depends on what it sent and on nothing else: no Date header, no limits in time or size.
+//
+//   upload-sink PORT [DIRECTORY]     the body of PUT /data/NAME is kept in DIRECTORY, see store.h
+//
 // One thread, epoll, level-triggered; a connection costs under 2 KiB.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -41,6 +44,7 @@ static void watch(struct connection *c) {
 }
 
 static void drop(struct connection *c) {
+  store_abandon(&c->store);
   close(c->fd);
   free(c->held);
   free(c);
@@ -116,6 +120,7 @@ int main(int argc, char **argv) {
   struct rlimit files = {65536, 65536};
   setrlimit(RLIMIT_NOFILE, &files);
   signal(SIGPIPE, SIG_IGN);
+  if (argc > 2 && !store_use(argv[2])) return perror(argv[2]), 1;
   epoll = epoll_create1(EPOLL_CLOEXEC);
   int listener = listen_on(argc > 1 ? atoi(argv[1]) : 8080);
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};

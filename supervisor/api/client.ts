@@ -1,8 +1,11 @@
 import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
+import type { z } from 'zod';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { splitLines } from '../events/ndjson.js';
 import { fromErrorBody } from './http-errors.js';
+import { type Answer, OPERATIONS, type OperationName } from './operations.js';
+import { checkSocket } from './paths.js';
 import type {
   ConnectionStatus,
   ControlOperations,
@@ -13,42 +16,53 @@ import type {
   ServiceStatus,
 } from './types.js';
 
+/** What goes with a request. */
+interface Sent<Name extends OperationName> {
+  params?: z.input<(typeof OPERATIONS)[Name]['params']>;
+  query?: z.input<(typeof OPERATIONS)[Name]['query']>;
+  body?: z.input<(typeof OPERATIONS)[Name]['body']>;
+}
+
 /** The daemon's operations, called over its control socket. Errors arrive as the `HoldfastError` the daemon threw. */
 export class ControlClient implements ControlOperations {
   constructor(readonly socketPath: string) {}
 
   daemon(): Promise<DaemonStatus> {
-    return this.#call('GET', '/daemon');
+    return this.#call('daemon', {});
   }
 
   status(): Promise<ServiceStatus[]> {
-    return this.#call('GET', '/services');
+    return this.#call('status', {});
   }
 
   protect(configYaml: string, source: string): Promise<ServiceStatus> {
-    return this.#call('POST', '/services', { config: configYaml, source });
+    return this.#call('protect', { body: { config: configYaml, source } });
   }
 
   connections(service?: string): Promise<ConnectionStatus[]> {
-    return this.#call('GET', `/connections${query(service === undefined ? {} : { service })}`);
+    return this.#call('connections', { query: service === undefined ? {} : { service } });
   }
 
   drill(service: string, fault: DrillFault): Promise<RecoveryReport> {
-    return this.#call('POST', `/services/${encodeURIComponent(service)}/drill`, { fault });
+    return this.#call('drill', { params: { name: service }, body: { fault } });
   }
 
-  down(service?: string): Promise<void> {
-    return this.#call('POST', '/down', { service });
+  metrics(): Promise<string> {
+    return this.#call('metrics', {});
+  }
+
+  async down(service?: string): Promise<void> {
+    await this.#call('down', { body: service === undefined ? {} : { service } });
   }
 
   async shutdown(): Promise<void> {
-    await this.#call('POST', '/shutdown', {});
+    await this.#call('shutdown', {});
   }
 
   async *events(since: number, follow: boolean, signal: AbortSignal): AsyncGenerator<HoldfastEvent> {
-    const path = `/events${query({ since: String(since), follow: String(follow) })}`;
+    const query = { since: String(since), follow: follow ? ('true' as const) : ('false' as const) };
     try {
-      const response = await this.#open('GET', path, undefined, signal);
+      const response = await this.#open('events', { query }, signal);
       for await (const line of splitLines(response)) {
         const value = parse(line);
         const error = fromErrorBody(value);
@@ -65,23 +79,34 @@ export class ControlClient implements ControlOperations {
     }
   }
 
-  async #call<T>(method: string, path: string, body?: object): Promise<T> {
+  async #call<Name extends OperationName>(name: Name, sent: Sent<Name>): Promise<Answer<Name>> {
     try {
-      const response = await this.#open(method, path, body);
+      const response = await this.#open(name, sent);
       const text = await readAll(response);
-      return (text === '' ? undefined : parse(text)) as T;
+      const { type, response: schema } = OPERATIONS[name];
+      const answer = schema === undefined ? undefined : type === 'application/json' ? parse(text) : text;
+      return answer as Answer<Name>;
     } catch (error) {
       throw this.#explain(error);
     }
   }
 
   /** Sends a request and gives the successful response; a failed one is thrown as what it says. */
-  async #open(method: string, path: string, body?: object, signal?: AbortSignal): Promise<IncomingMessage> {
-    const text = body && JSON.stringify(body);
+  async #open<Name extends OperationName>(
+    name: Name,
+    { params, query, body }: Sent<Name>,
+    signal?: AbortSignal,
+  ): Promise<IncomingMessage> {
+    const { method, path } = OPERATIONS[name];
+    const filled = path.replace(/\{(\w+)\}/g, (_, key: string) =>
+      encodeURIComponent((params as unknown as Record<string, string>)[key]!),
+    );
+    const search = new URLSearchParams((query ?? {}) as Record<string, string>).toString();
+    const text = method === 'POST' ? JSON.stringify(body ?? {}) : undefined;
     const outgoing = request({
       socketPath: this.socketPath,
       method,
-      path,
+      path: search ? `${filled}?${search}` : filled,
       // Operations last as long as a guest's boot; connections are not shared, so none of them can delay another.
       agent: false,
       headers: text === undefined ? {} : { 'content-type': 'application/json' },
@@ -105,7 +130,8 @@ export class ControlClient implements ControlOperations {
     if (error instanceof HoldfastError) {
       return error;
     }
-    if (code === 'ENOENT' || code === 'ECONNREFUSED') {
+    if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
+      checkSocket(this.socketPath);
       const message = `no daemon answers on ${this.socketPath}`;
       return new HoldfastError('HF_NOT_RUNNING', message, 'Start it with `holdfast up`.', { cause: error });
     }
@@ -118,11 +144,6 @@ export class ControlClient implements ControlOperations {
       'See with `holdfast status` what was done; if the daemon is gone, `holdfast up` adopts what it left.';
     return new HoldfastError('HF_CONNECTION_LOST', message, remedy, { cause: error });
   }
-}
-
-function query(fields: Record<string, string>): string {
-  const text = new URLSearchParams(fields).toString();
-  return text && `?${text}`;
 }
 
 async function readAll(response: IncomingMessage): Promise<string> {

@@ -1,27 +1,34 @@
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
+import type { ErrorBody } from './types.js';
 
-/** An error as it travels: in the body of a failed request, or as the last line of an event stream. */
-export interface ErrorBody {
-  code: `HF_${string}`;
-  message: string;
-  remedy: string;
-}
+/** Documented in `holdfast --help`. */
+export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
 
-/** HTTP status by the shape of the code: what the caller got wrong is 4xx, what went wrong here is 5xx. */
-const STATUS: [RegExp, number][] = [
-  [/^HF_(CONFIG|REQUEST)_/, 400],
-  [/_(UNKNOWN|NOT_FOUND)$/, 404],
-  [/_(EXISTS|BUSY|CONFLICT)$|^HF_ALREADY_/, 409],
-  [/^HF_SHUTTING_DOWN$/, 503],
+/**
+ * HTTP status and exit status by the shape of the code; the first that fits counts. What the caller got wrong is 4xx, and 2 where
+ * the command line or the configuration must be changed; what went wrong here is 5xx.
+ */
+const MEANINGS: [code: RegExp, status: number, exit: number][] = [
+  [/^HF_CONFIG_CONFLICT$/, 409, EXIT.usage],
+  [/^HF_(CONFIG|UPLINK|STORAGE)_|^HF_IMAGE_MISSING$/, 400, EXIT.usage],
+  [/^HF_(USAGE|SOCKET_PATH|STATE_DIR|METRICS_LISTEN|LOG_LEVEL)$/, 400, EXIT.usage],
+  [/^HF_REQUEST_/, 400, EXIT.failed],
+  [/_(UNKNOWN|NOT_FOUND)$/, 404, EXIT.failed],
+  [/_(EXISTS|BUSY)$|^HF_ALREADY_/, 409, EXIT.failed],
+  [/^HF_(SERVICE_(ELSEWHERE|ORPHANED)|STOPPING|DRILL_NO_BACKUP)$/, 409, EXIT.failed],
+  [/^HF_SHUTTING_DOWN$/, 503, EXIT.failed],
 ];
 
 export function errorBody(error: HoldfastError): ErrorBody {
   return { code: error.code, message: error.message, remedy: error.remedy };
 }
 
-export function statusOf(error: HoldfastError): number {
-  return STATUS.find(([pattern]) => pattern.test(error.code))?.[1] ?? 500;
-}
+const meaningOf = ({ code }: HoldfastError) => MEANINGS.find(([pattern]) => pattern.test(code));
+
+export const statusOf = (error: HoldfastError): number => meaningOf(error)?.[1] ?? 500;
+
+/** Exit status of a command that ends with this error. */
+export const exitOf = (error: HoldfastError): number => meaningOf(error)?.[2] ?? EXIT.failed;
 
 /** Any thrown value as a `HoldfastError`; `known` is false for what nobody foresaw and the log should explain. */
 export function normalize(thrown: unknown): { error: HoldfastError; known: boolean } {
@@ -29,6 +36,10 @@ export function normalize(thrown: unknown): { error: HoldfastError; known: boole
     return { error: thrown, known: true };
   }
   const message = thrown instanceof Error ? thrown.message : String(thrown);
+  const { code } = (thrown ?? {}) as NodeJS.ErrnoException;
+  if ((code === 'EACCES' || code === 'EPERM') && process.getuid?.() !== 0) {
+    return { error: new HoldfastError('HF_NOT_PERMITTED', message, 'Run the command as root.'), known: true };
+  }
   const status = (thrown as { statusCode?: unknown } | null)?.statusCode;
   if (typeof status === 'number' && status < 500) {
     return { error: requestError(message), known: true };

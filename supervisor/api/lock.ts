@@ -2,26 +2,33 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 
+/** A lock that is held, and the open file it is on. */
+export interface Lock {
+  fd: number;
+  release: () => void;
+}
+
 /**
- * Takes an exclusive flock(2) on a file, which the kernel gives back when this process ends, however it ends. Returns
- * the function that releases it, or undefined if another process holds it.
+ * Takes an exclusive flock(2) on a file, which the kernel gives back when this process ends, however it ends. Undefined if
+ * another open file holds it.
  *
  * Node has no flock; flock(1) locks the open file it inherits, and the lock stays with our descriptor of it.
  */
-export function lockFile(path: string): (() => void) | undefined {
+export function lockDescriptor(path: string): Lock | undefined {
   const fd = openSync(path, 'a', 0o600);
   const result = spawnSync('flock', ['--exclusive', '--nonblock', '3'], {
     stdio: ['ignore', 'ignore', 'ignore', fd],
   });
   if (result.status === 0) {
     let held = true;
-    return () => {
+    const release = () => {
       // Once only: by the second time the number may be another file's.
       if (held) {
         held = false;
         closeSync(fd);
       }
     };
+    return { fd, release };
   }
   closeSync(fd);
   if (result.error || result.status !== 1) {
@@ -33,3 +40,6 @@ export function lockFile(path: string): (() => void) | undefined {
   }
   return undefined;
 }
+
+/** The function that releases the lock on that file, or undefined if another process holds it. */
+export const lockFile = (path: string): (() => void) | undefined => lockDescriptor(path)?.release;

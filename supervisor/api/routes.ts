@@ -1,12 +1,15 @@
 import { Readable } from 'node:stream';
-import type { FastifyInstance } from 'fastify';
-import { z } from 'zod';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { z } from 'zod';
 import { errorBody, normalize, requestError } from './http-errors.js';
+import { openApiDocument } from './openapi.js';
+import { type Answer, type Given, OPERATIONS, type Operation, type OperationName } from './operations.js';
 import type { DaemonStatus, HoldfastEvent, SupervisorOperations } from './types.js';
 
 export interface RouteOptions {
   operations: SupervisorOperations;
   daemon: () => DaemonStatus;
+  metrics: () => Promise<string>;
   /** Called once the answer to `POST /shutdown` is on its way. */
   onShutdown: () => void;
   /** Aborted when the server closes: ends the event streams. */
@@ -14,57 +17,48 @@ export interface RouteOptions {
   onUnknownError: (error: unknown) => void;
 }
 
-const protectBody = z.strictObject({ config: z.string(), source: z.string() });
-const drillBody = z.strictObject({ fault: z.enum(['guest-panic', 'vm-kill']) });
-const downBody = z.strictObject({ service: z.string().optional() });
-const nameParams = z.object({ name: z.string().min(1) });
-const connectionsQuery = z.object({ service: z.string().optional() });
-const eventsQuery = z.object({
-  since: z.coerce.number().int().min(0).default(0),
-  follow: z.enum(['true', 'false']).default('false'),
-});
+type Handler<Name extends OperationName> = (
+  given: Given<Name>,
+  reply: FastifyReply,
+) => Promise<Name extends 'events' ? Readable : Answer<Name>>;
 
-/** One route per operation; everything that happens is behind `operations`. */
+/** One handler per operation; everything that happens is behind `operations`. */
 export function addRoutes(app: FastifyInstance, options: RouteOptions): void {
   const { operations } = options;
-
-  app.get('/daemon', async () => options.daemon());
-
-  app.get('/services', () => operations.status());
-
-  app.post('/services', request => {
-    const { config, source } = checked(protectBody, request.body, 'body');
-    return operations.protect(config, source);
-  });
-
-  app.get('/connections', request =>
-    operations.connections(checked(connectionsQuery, request.query, 'query').service),
-  );
-
-  app.post('/services/:name/drill', request => {
-    const { name } = checked(nameParams, request.params, 'path');
-    return operations.drill(name, checked(drillBody, request.body, 'body').fault);
-  });
-
-  app.post('/down', async (request, reply) => {
-    await operations.down(checked(downBody, request.body, 'body').service);
-    return reply.code(204).send();
-  });
-
-  app.post('/shutdown', async (_request, reply) => {
-    reply.raw.once('finish', () => setImmediate(options.onShutdown));
-    return reply.code(202).send({});
-  });
-
-  app.get('/events', (request, reply) => {
-    const { since, follow } = checked(eventsQuery, request.query, 'query');
-    const gone = new AbortController();
-    // Of the answer, not the request: a request is "closed" as soon as it has been read.
-    reply.raw.once('close', () => gone.abort());
-    const signal = AbortSignal.any([gone.signal, options.closing]);
-    const lines = eventLines(operations.events(since, follow === 'true', signal), options.onUnknownError);
-    return reply.type('application/x-ndjson').send(Readable.from(lines));
-  });
+  const handlers: { [Name in OperationName]: Handler<Name> } = {
+    daemon: async () => options.daemon(),
+    status: () => operations.status(),
+    protect: ({ body }) => operations.protect(body.config, body.source),
+    connections: ({ query }) => operations.connections(query.service),
+    drill: ({ params, body }) => operations.drill(params.name, body.fault),
+    down: async ({ body }) => operations.down(body.service) as Promise<undefined>,
+    shutdown: async (_given, reply) => {
+      reply.raw.once('finish', () => setImmediate(options.onShutdown));
+      return {};
+    },
+    events: async ({ query }, reply) => {
+      const gone = new AbortController();
+      // Of the answer, not the request: a request is "closed" as soon as it has been read.
+      reply.raw.once('close', () => gone.abort());
+      const signal = AbortSignal.any([gone.signal, options.closing]);
+      const events = operations.events(query.since, query.follow === 'true', signal);
+      return Readable.from(eventLines(events, options.onUnknownError));
+    },
+    metrics: () => options.metrics(),
+    openapi: async () => openApiDocument(options.daemon().version) as Answer<'openapi'>,
+  };
+  for (const [name, handler] of Object.entries(handlers) as [OperationName, Handler<OperationName>][]) {
+    const operation: Operation = OPERATIONS[name];
+    app.route({
+      method: operation.method,
+      url: operation.path.replace(/\{(\w+)\}/g, ':$1'),
+      handler: async (request, reply) => {
+        const given = checkedParts(operation, request);
+        reply.code(operation.status).type(operation.type);
+        return reply.send(await handler(given as Given<OperationName>, reply));
+      },
+    });
+  }
 }
 
 /** The status line is long sent when an event stream fails, so the error is its last line. */
@@ -80,6 +74,15 @@ async function* eventLines(events: AsyncIterable<HoldfastEvent>, onUnknownError:
     }
     yield `${JSON.stringify(errorBody(error))}\n`;
   }
+}
+
+function checkedParts(operation: Operation, request: FastifyRequest) {
+  return {
+    params: checked(operation.params, request.params, 'path'),
+    query: checked(operation.query, request.query, 'query'),
+    // Of an operation that takes none it is not looked at.
+    body: operation.body.type === 'undefined' ? undefined : checked(operation.body, request.body, 'body'),
+  };
 }
 
 /** The value as the schema has it, or `HF_REQUEST_INVALID` naming the part and the field. */

@@ -1,12 +1,12 @@
 import { once } from 'node:events';
-import { mkdirSync, rmSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
-import { dirname } from 'node:path';
-import { type FastifyInstance, fastify } from 'fastify';
+import { type FastifyInstance, type FastifyReply, fastify } from 'fastify';
 import type { Logger } from 'pino';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { errorBody, normalize, requestError, statusOf } from './http-errors.js';
 import { lockFile } from './lock.js';
+import { checkSocketPath, makeSocketDirectory } from './paths.js';
 import { addRoutes } from './routes.js';
 import type { DaemonStatus, SupervisorOperations } from './types.js';
 
@@ -14,6 +14,7 @@ export interface ControlServerOptions {
   operations: SupervisorOperations;
   logger: Logger;
   daemon: () => DaemonStatus;
+  metrics: () => Promise<string>;
   onShutdown: () => void;
 }
 
@@ -31,9 +32,14 @@ export class ControlSocket {
     private readonly release: () => void,
   ) {}
 
-  /** Takes the path, from a dead daemon if need be. Throws `HF_ALREADY_RUNNING` if a live one has it. */
+  /**
+   * Takes the path, from a dead daemon if need be. Throws `HF_ALREADY_RUNNING` if a live one has it, `HF_SOCKET_PATH` if
+   * something else is there, which stays.
+   */
   static async claim(path: string): Promise<ControlSocket> {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeSocketDirectory(path);
+    const check = () => checkSocketPath(path, lstatSync(path, { throwIfNoEntry: false }));
+    check();
     const release = lockFile(`${path}.lock`);
     if (!release) {
       throw alreadyRunning(path);
@@ -42,13 +48,27 @@ export class ControlSocket {
       release();
       throw alreadyRunning(path);
     }
-    rmSync(path, { force: true });
+    try {
+      check();
+      rmSync(path, { force: true });
+    } catch (error) {
+      release();
+      throw error;
+    }
     return new ControlSocket(path, release);
   }
 
   async listen(options: ControlServerOptions): Promise<void> {
     const { logger } = options;
-    const app = fastify({ logger: false });
+    const app = fastify({
+      logger: false,
+      // A path that cannot be decoded comes to no route, and to no handler of errors.
+      frameworkErrors: (error, _request, reply) => {
+        const { error: known } = normalize(error);
+        // Of the type it is declared with, nothing is known here.
+        (reply as unknown as FastifyReply).code(statusOf(known)).send(errorBody(known));
+      },
+    });
     const onUnknownError = (error: unknown) =>
       logger.error({ err: error }, 'unexpected error in an event stream');
     app.setErrorHandler((thrown, request, reply) => {

@@ -1,6 +1,8 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { DRILL_FAULTS } from '../api/schemas.js';
 import type { DrillFault } from '../api/types.js';
 import * as commands from './commands.js';
+import { doctor } from './doctor.js';
 import { EXIT, Output } from './output.js';
 import type { SupervisorFactory } from './supervisor-factory.js';
 import { version } from './version.js';
@@ -20,6 +22,7 @@ interface GlobalOptions {
   json?: boolean;
   socket?: string;
   stateDir?: string;
+  metricsListen?: string;
 }
 
 /** Runs one command line (without `node` and script) and gives its exit code. Never throws. */
@@ -33,12 +36,13 @@ export async function runCli(args: string[], createSupervisor: SupervisorFactory
     command: Command,
     action: (context: commands.CommandContext) => Promise<number>,
   ): Promise<void> => {
-    const { socket, stateDir } = command.optsWithGlobals<GlobalOptions>();
+    const { socket, stateDir, metricsListen } = command.optsWithGlobals<GlobalOptions>();
     exitCode = await action({
       output,
       createSupervisor,
       ...(socket !== undefined && { socket }),
       ...(stateDir !== undefined && { stateDir }),
+      ...(metricsListen !== undefined && { metricsListen }),
     });
   };
   try {
@@ -67,6 +71,10 @@ type Run = (command: Command, action: (context: commands.CommandContext) => Prom
 
 function buildProgram(run: Run, output: Output): Command {
   const stateDir = () => new Option('--state-dir <dir>', 'state of the daemon (default: /var/lib/holdfast)');
+  const metricsListen = () =>
+    new Option('--metrics-listen <address:port>', 'also serve GET /metrics over TCP (default: not)').env(
+      'HOLDFAST_METRICS_LISTEN',
+    );
   const program = new Command('holdfast')
     .description('Keeps TCP services answering through the death of the machine that runs them.')
     .version(version(), '--version')
@@ -83,6 +91,7 @@ function buildProgram(run: Run, output: Output): Command {
     )
     .argument('[config...]', 'YAML files, one service each')
     .option('--foreground', 'run the daemon in this process')
+    .addOption(metricsListen())
     .addOption(stateDir())
     .action((files: string[], options: { foreground?: boolean }, command: Command) =>
       run(command, context => commands.up(context, files, options.foreground ?? false)),
@@ -90,6 +99,7 @@ function buildProgram(run: Run, output: Output): Command {
 
   program
     .command('daemon', { hidden: true })
+    .addOption(metricsListen())
     .addOption(stateDir())
     .action((_options: object, command: Command) => run(command, commands.daemon));
 
@@ -136,15 +146,33 @@ function buildProgram(run: Run, output: Output): Command {
       run(command, context => commands.events(context, options.since, options.follow ?? false)),
     );
 
-  const faults: DrillFault[] = ['guest-panic', 'vm-kill'];
   program
     .command('drill')
     .description('inject a fault into the primary of SERVICE and report the recovery')
     .argument('<service>')
-    .addOption(new Option('--fault <fault>', 'what to inject').choices(faults).makeOptionMandatory())
+    .addOption(new Option('--fault <fault>', 'what to inject').choices(DRILL_FAULTS).makeOptionMandatory())
     .action((service: string, options: { fault: DrillFault }, command: Command) =>
       run(command, context => commands.drill(context, service, options.fault)),
     );
+
+  program
+    .command('doctor')
+    .description('what this host has and lacks, each with its remedy; no daemon needed')
+    .option('--config <file>', 'also what the service of this configuration needs')
+    .addOption(stateDir())
+    .action((options: { config?: string }, command: Command) =>
+      run(command, context => doctor(context, options.config)),
+    );
+
+  program
+    .command('metrics')
+    .description('metrics in the text format of Prometheus')
+    .action((_options: object, command: Command) => run(command, commands.metrics));
+
+  program
+    .command('api')
+    .description('the control API as an OpenAPI document (no daemon needed)')
+    .action((_options: object, command: Command) => run(command, commands.api));
 
   return program;
 }

@@ -1,14 +1,18 @@
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { ControlClient } from '../api/client.js';
+import { openApiDocument } from '../api/openapi.js';
 import { controlSocket, stateDirectory } from '../api/paths.js';
-import type { DrillFault, ServiceStatus } from '../api/types.js';
+import type { DaemonStatus, DrillFault, ServiceStatus } from '../api/types.js';
 import { parseServiceConfig, readConfigFile } from '../config/config.js';
+import { checkedName } from '../config/service-name.js';
+import { parseListen } from '../metrics/listener.js';
 import { formatReport } from './drill-report.js';
 import { formatConnections, formatEvent, formatStatus } from './format.js';
 import { EXIT, type Output } from './output.js';
 import { withProgress } from './progress.js';
 import type { SupervisorFactory } from './supervisor-factory.js';
 import { runningDaemon, spawnDaemon, waitUntilEnded } from './up.js';
+import { version } from './version.js';
 
 /** What every command gets. */
 export interface CommandContext {
@@ -16,6 +20,7 @@ export interface CommandContext {
   createSupervisor: SupervisorFactory;
   socket?: string;
   stateDir?: string;
+  metricsListen?: string;
 }
 
 /** `holdfast up`. */
@@ -23,6 +28,7 @@ export async function up(context: CommandContext, files: string[], foreground: b
   const { output } = context;
   // Before anything is started: a mistake in a file leaves nothing behind.
   const configs = await readConfigs(files);
+  if (context.metricsListen !== undefined) parseListen(context.metricsListen);
   const client = clientOf(context);
   let ended: Promise<void> | undefined;
   let running = foreground ? undefined : await runningDaemon(client);
@@ -31,18 +37,21 @@ export async function up(context: CommandContext, files: string[], foreground: b
     ({ ended } = await startDaemon(context, client));
     output.note(`daemon runs in the foreground, pid ${process.pid}`);
   } else if (running) {
+    checkOptions(running, context);
     output.note(`daemon already running, pid ${running.pid}`);
   } else {
-    running = await spawnDaemon(client, stateDirectory(context.stateDir));
+    running = await spawnDaemon(client, stateDirectory(context.stateDir), context.metricsListen);
     output.note(`daemon started, pid ${running.pid}, state in ${running.stateDir}`);
   }
   const { pid, stateDir } = running ?? (await client.daemon());
+  let failed = false;
   try {
     const services = await protectAll(client, output, configs);
     // A new daemon takes over what an earlier one left, before it answers.
     if (started && configs.length === 0) services.push(...(await client.status()));
     const result = { pid, stateDir, socket: client.socketPath, started, services };
     output.result(result, services.length > 0 ? formatStatus(services) : '');
+    failed = services.some(({ phase }) => phase === 'failed');
   } catch (error) {
     if (!ended) {
       throw error;
@@ -51,7 +60,7 @@ export async function up(context: CommandContext, files: string[], foreground: b
     output.error(error);
   }
   await ended;
-  return EXIT.ok;
+  return failed && !ended ? EXIT.failed : EXIT.ok;
 }
 
 /** `holdfast daemon`, which `up` runs detached. */
@@ -71,6 +80,7 @@ export async function protect(context: CommandContext, files: string[]): Promise
 export async function down(context: CommandContext, service: string | undefined): Promise<number> {
   const client = clientOf(context);
   const { output } = context;
+  if (service !== undefined) checkedName(service);
   const { pid } = await client.daemon();
   await withProgress(client, output, () => client.down(service));
   if (service !== undefined) {
@@ -91,6 +101,7 @@ export async function status(context: CommandContext, service: string | undefine
 }
 
 export async function connections(context: CommandContext, service: string | undefined): Promise<number> {
+  if (service !== undefined) checkedName(service);
   const list = await clientOf(context).connections(service);
   context.output.result(list, formatConnections(list));
   return EXIT.ok;
@@ -106,10 +117,39 @@ export async function events(context: CommandContext, since: number, follow: boo
 
 /** Fails if the recovery lost a connection: a script that drills wants to know. */
 export async function drill(context: CommandContext, service: string, fault: DrillFault): Promise<number> {
+  checkedName(service);
   const client = clientOf(context);
   const report = await withProgress(client, context.output, () => client.drill(service, fault));
   context.output.result(report, formatReport(report));
   return report.lost > 0 ? EXIT.failed : EXIT.ok;
+}
+
+export async function metrics(context: CommandContext): Promise<number> {
+  const text = await clientOf(context).metrics();
+  context.output.result(text, text.trimEnd());
+  return EXIT.ok;
+}
+
+/** The same document that the daemon of this version serves. */
+export async function api(context: CommandContext): Promise<number> {
+  const document = openApiDocument(version());
+  context.output.result(document, JSON.stringify(document, null, 2));
+  return EXIT.ok;
+}
+
+/** An option of the daemon's that comes too late is not passed over in silence. */
+function checkOptions(running: DaemonStatus, { metricsListen, stateDir }: CommandContext): void {
+  const { pid } = running;
+  const differ = (wanted: string, has: string) =>
+    new HoldfastError(
+      'HF_DAEMON_OPTION',
+      `${wanted}, but the daemon (pid ${pid}) runs with ${has}`,
+      `Leave the option out, or end the daemon alone (\`kill ${pid}\`; services go on) and start it again.`,
+    );
+  if (metricsListen !== undefined && metricsListen !== running.metricsListen)
+    throw differ(`--metrics-listen is ${metricsListen}`, running.metricsListen ?? 'no TCP listener');
+  if (stateDir !== undefined && stateDirectory(stateDir) !== running.stateDir)
+    throw differ(`--state-dir is ${stateDirectory(stateDir)}`, running.stateDir);
 }
 
 function clientOf(context: CommandContext): ControlClient {
@@ -117,10 +157,18 @@ function clientOf(context: CommandContext): ControlClient {
 }
 
 /** The server's libraries are loaded only here: they would double the time of every other command. */
-async function startDaemon({ createSupervisor, stateDir }: CommandContext, client: ControlClient) {
+async function startDaemon(
+  { createSupervisor, stateDir, metricsListen }: CommandContext,
+  client: ControlClient,
+) {
   const daemon = await import('./daemon.js');
   const { socketPath } = client;
-  return daemon.startDaemon({ stateDir: stateDirectory(stateDir), socketPath, createSupervisor });
+  return daemon.startDaemon({
+    stateDir: stateDirectory(stateDir),
+    socketPath,
+    createSupervisor,
+    ...(metricsListen !== undefined && { metricsListen }),
+  });
 }
 
 type ConfigText = Awaited<ReturnType<typeof readConfigFile>>;

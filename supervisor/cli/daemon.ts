@@ -1,10 +1,12 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Logger, pino } from 'pino';
+import { type Logger, levels, pino } from 'pino';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { lockFile } from '../api/lock.js';
+import { makeStateDirectory } from '../api/paths.js';
 import { ControlSocket } from '../api/server.js';
 import { EventLog } from '../events/event-log.js';
+import { listenForScrapes, parseListen } from '../metrics/listener.js';
+import { Metrics } from '../metrics/metrics.js';
 import type { SupervisorFactory } from './supervisor-factory.js';
 import { version } from './version.js';
 
@@ -12,6 +14,8 @@ export interface DaemonOptions {
   stateDir: string;
   socketPath: string;
   createSupervisor: SupervisorFactory;
+  /** `ADDRESS:PORT` on which metrics are served over TCP. */
+  metricsListen?: string;
 }
 
 /** What a stuck shutdown may take, ms: what is left undone the next daemon adopts. */
@@ -22,8 +26,10 @@ const SHUTDOWN_MS = 15_000;
  * signal or over the socket; guests and data path stay. Only `down` takes services apart.
  */
 export async function startDaemon(options: DaemonOptions): Promise<{ ended: Promise<void> }> {
-  const { stateDir, socketPath } = options;
-  mkdirSync(stateDir, { recursive: true });
+  const { stateDir, socketPath, metricsListen } = options;
+  if (metricsListen !== undefined) parseListen(metricsListen);
+  const level = logLevel();
+  makeStateDirectory(stateDir);
   const socket = await ControlSocket.claim(socketPath);
   if (!lockFile(join(stateDir, 'lock'))) {
     throw new HoldfastError(
@@ -34,7 +40,7 @@ export async function startDaemon(options: DaemonOptions): Promise<{ ended: Prom
   }
 
   const logFile = pino.destination({ dest: join(stateDir, 'supervisor.log'), sync: true, mode: 0o600 });
-  const logger = pino({ level: process.env.HOLDFAST_LOG_LEVEL || 'info' }, logFile);
+  const logger = pino({ level }, logFile);
   // For logrotate; and the end of a terminal must not be the end of the protection.
   process.on('SIGHUP', () => logFile.reopen());
   const eventLog = EventLog.open(stateDir, {
@@ -42,12 +48,19 @@ export async function startDaemon(options: DaemonOptions): Promise<{ ended: Prom
   });
   surviveErrors(logger, eventLog);
 
+  // Before there are services: it counts their events from the first on.
+  const metrics = new Metrics(version(), eventLog);
   const supervisor = await options.createSupervisor({ stateDir, eventLog, logger });
+  const scrape = () => metrics.render(supervisor.samples());
   const startedAt = Date.now();
   let end: (reason: string) => void = () => {};
   const told = new Promise<string>(resolve => {
     end = resolve;
   });
+  const scrapes =
+    metricsListen === undefined
+      ? undefined
+      : await listenForScrapes(metricsListen, scrape, metrics.contentType);
   await socket.listen({
     operations: supervisor,
     logger,
@@ -57,7 +70,9 @@ export async function startDaemon(options: DaemonOptions): Promise<{ ended: Prom
       stateDir,
       startedAt,
       lastEvent: eventLog.lastSeq,
+      metricsListen,
     }),
+    metrics: scrape,
     onShutdown: () => end('an operator'),
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
@@ -83,6 +98,8 @@ export async function startDaemon(options: DaemonOptions): Promise<{ ended: Prom
       undefined,
       `daemon ends, told by ${reason}; guests and connections go on`,
     );
+    scrapes?.closeAllConnections();
+    scrapes?.close();
     await supervisor.shutdown().catch(error => logger.error({ err: error }, 'shutdown of the supervisor'));
     await eventLog.close();
     logger.info({ reason }, 'daemon ended');
@@ -90,6 +107,16 @@ export async function startDaemon(options: DaemonOptions): Promise<{ ended: Prom
     await socket.close();
   };
   return { ended: told.then(finish) };
+}
+
+function logLevel(): string {
+  const level = process.env.HOLDFAST_LOG_LEVEL || 'info';
+  if (level in levels.values || level === 'silent') return level;
+  throw new HoldfastError(
+    'HF_LOG_LEVEL',
+    `HOLDFAST_LOG_LEVEL is ${JSON.stringify(level)}, expected debug, info, warn or error`,
+    'Set it to one of these, or leave it out.',
+  );
 }
 
 /**

@@ -1,6 +1,9 @@
 import type { ConnectionStatus, HoldfastEvent, ServiceStatus } from '../api/types.js';
 import { table } from './table.js';
 
+/** Less is a boot's, not a service's. */
+const VOLATILE_BYTES = 1 << 20;
+
 /** Services, the reasons of those that are not protected, and the guests of all. */
 export function formatStatus(services: readonly ServiceStatus[]): string {
   if (services.length === 0) {
@@ -17,10 +20,17 @@ export function formatStatus(services: readonly ServiceStatus[]): string {
     { title: 'HELD', right: true, cell: s => s.connections.held },
     { title: 'SPLICED', right: true, cell: s => s.connections.spliced },
     { title: 'CLOSED', right: true, cell: s => s.connections.closed },
+    { title: 'UNPROTECTED', right: true, cell: s => s.connections.unprotected },
     { title: 'RECOVERIES', right: true, cell: s => s.recoveries },
     { title: 'LOG FREE', right: true, cell: s => freeShare(s.log) },
   ]);
   const reasons = services.filter(s => s.reason !== undefined).map(s => `${s.name}: ${s.reason}`);
+  const pasts = services.flatMap(past);
+  const volatile = services.flatMap(({ name, storage: { volatileBytes } }) =>
+    volatileBytes < VOLATILE_BYTES
+      ? []
+      : `${name}: ${(volatileBytes / (1 << 20)).toFixed(1)} MiB were written to a disk that dies with its guest (storage: none)`,
+  );
   const guests = table(
     services.flatMap(service => service.guests.map(guest => ({ service: service.name, ...guest }))),
     [
@@ -39,7 +49,34 @@ export function formatStatus(services: readonly ServiceStatus[]): string {
       { title: 'CONSOLE', cell: g => g.serialLog },
     ],
   );
-  return [overview, ...reasons, '', guests].join('\n');
+  return [overview, ...reasons, ...pasts, ...volatile, '', guests].join('\n');
+}
+
+/** `web: up 3 h; last fault guest-panic 5 min ago (web-a: kernel panic); recovered 5 min ago; 2 guest-panic, 1 guest-hang`. */
+function past(service: ServiceStatus): string[] {
+  const { name, startedAt, lastFault, lastRecoveryAt, recoveriesByCause } = service;
+  if (startedAt === undefined) return [];
+  const causes = Object.entries(recoveriesByCause).map(([cause, n]) => `${n} ${cause}`);
+  const words = [
+    `protected first ${ago(startedAt)}`,
+    lastFault && `last fault ${ago(lastFault.at)}: ${lastFault.cause} (${oneLine(lastFault.detail)})`,
+    lastRecoveryAt && `last recovery ended ${ago(lastRecoveryAt)}`,
+    causes.length > 0 && `recoveries: ${causes.join(', ')}`,
+  ];
+  return [`${name}: ${words.filter(Boolean).join('; ')}`];
+}
+
+const UNITS = [
+  [86_400, 'd'],
+  [3600, 'h'],
+  [60, 'min'],
+] as const;
+
+/** How long ago a moment is, in its largest unit. */
+function ago(at: number): string {
+  const seconds = Math.max(0, (Date.now() - at) / 1000);
+  const [size, unit] = UNITS.find(([size]) => seconds >= size) ?? ([1, 's'] as const);
+  return `${Math.floor(seconds / size)} ${unit} ago`;
 }
 
 export function formatConnections(connections: readonly ConnectionStatus[]): string {
@@ -57,6 +94,7 @@ export function formatConnections(connections: readonly ConnectionStatus[]): str
     { title: 'SENT', right: true, cell: c => c.outputSent },
     { title: 'ACKED', right: true, cell: c => c.outputAcked },
     { title: 'FAILOVERS', right: true, cell: c => c.failovers },
+    { title: 'UNPROTECTED', cell: c => c.unprotected },
   ]);
 }
 
@@ -73,5 +111,8 @@ function oneLine(text: string): string {
 }
 
 function freeShare(log: ServiceStatus['log']): string | undefined {
-  return log.segmentsTotal > 0 ? `${Math.floor((100 * log.segmentsFree) / log.segmentsTotal)}%` : undefined;
+  if (log.segmentsTotal === 0) return undefined;
+  const share = `${Math.floor((100 * log.segmentsFree) / log.segmentsTotal)}%`;
+  const spilled = log.spill?.fileBytes ? `, ${Math.ceil(log.spill.fileBytes / (1 << 20))} MiB in files` : '';
+  return log.full ? `${share}${spilled}, full (${log.onFull})` : `${share}${spilled}`;
 }

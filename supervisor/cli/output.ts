@@ -1,9 +1,8 @@
 import { CommanderError } from 'commander';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
-import { errorBody, normalize } from '../api/http-errors.js';
+import { EXIT, errorBody, exitOf, normalize } from '../api/http-errors.js';
 
-/** Documented in `holdfast --help`. */
-export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
+export { EXIT };
 
 /** Where results and messages go: results to stdout; progress, notes and errors to stderr. */
 export class Output {
@@ -45,7 +44,7 @@ export class Output {
         this.note(thrown.stack ?? '');
       }
     }
-    return /^HF_(CONFIG|USAGE)/.test(error.code) ? EXIT.usage : EXIT.failed;
+    return exitOf(error);
   }
 
   /** Commander has printed its message itself, except in JSON mode. */
@@ -54,7 +53,8 @@ export class Output {
       return EXIT.ok;
     }
     if (this.json) {
-      const message = error.message.replace(/^error: /, '');
+      const none = error.code === 'commander.help';
+      const message = none ? 'no command is given' : error.message.replace(/^error: /, '');
       const usage = new HoldfastError('HF_USAGE', message, 'See `holdfast --help`.');
       this.note(JSON.stringify(errorBody(usage)));
     }

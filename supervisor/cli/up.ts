@@ -1,10 +1,12 @@
-import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
+import { hasEnded } from '../../hypervisor-shim/libvirt/processes.js';
 import type { ControlClient } from '../api/client.js';
 import { fromErrorBody } from '../api/http-errors.js';
+import { makeStateDirectory } from '../api/paths.js';
 import type { DaemonStatus } from '../api/types.js';
 
 /** Starting, and trying the accelerator once, may take this long, ms. */
@@ -23,12 +25,17 @@ export async function runningDaemon(client: ControlClient): Promise<DaemonStatus
 }
 
 /** Starts a detached daemon and waits until it answers. Throws what the daemon itself said if it ends instead. */
-export async function spawnDaemon(client: ControlClient, stateDir: string): Promise<DaemonStatus> {
-  mkdirSync(stateDir, { recursive: true });
+export async function spawnDaemon(
+  client: ControlClient,
+  stateDir: string,
+  metricsListen?: string,
+): Promise<DaemonStatus> {
+  makeStateDirectory(stateDir);
   // What goes to stderr is only what happens before there is a log, or a crash of Node itself.
   const errorFile = join(stateDir, 'supervisor.stderr');
   const stderr = openSync(errorFile, 'w', 0o600);
   const args = ['daemon', '--json', '--state-dir', stateDir, '--socket', client.socketPath];
+  if (metricsListen !== undefined) args.push('--metrics-listen', metricsListen);
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...args], {
     detached: true,
     cwd: '/',
@@ -57,11 +64,23 @@ export async function spawnDaemon(client: ControlClient, stateDir: string): Prom
       }
     }
   }
-  const message = `the daemon (pid ${child.pid}) does not answer after ${START_MS} ms`;
+  await end(child);
+  const message = `the daemon (pid ${child.pid}) did not answer within ${START_MS} ms, and was ended`;
   throw new HoldfastError('HF_START_FAILED', message, `Read ${join(stateDir, 'supervisor.log')}.`);
 }
 
-/** Waits until the daemon has left its socket, so that the next `up` starts a new one. */
+/** One that nobody waits for any more must not get there later. What it has taken over by then stays as it is. */
+async function end(child: ChildProcess): Promise<void> {
+  const ended = () => child.exitCode !== null || child.signalCode !== null;
+  child.kill('SIGTERM');
+  for (let waited = 0; waited < EXIT_MS && !ended(); waited += 50) await sleep(50);
+  if (!ended()) child.kill('SIGKILL');
+}
+
+/** What a process may take to end after it has left its socket, ms. */
+const EXIT_MS = 5000;
+
+/** Waits until the daemon has left its socket, so that the next `up` starts a new one, and has ended. */
 export async function waitUntilEnded(client: ControlClient, pid: number): Promise<void> {
   for (let waited = 0; waited < 20_000; waited += 50) {
     const daemon = await runningDaemon(client).catch((error: unknown) => {
@@ -71,6 +90,7 @@ export async function waitUntilEnded(client: ControlClient, pid: number): Promis
       throw error;
     });
     if (daemon?.pid !== pid) {
+      await hasEnded(pid, EXIT_MS);
       return;
     }
     await sleep(50);

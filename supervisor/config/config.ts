@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
+import type { ServiceAddresses } from '../../hypervisor-shim/datapath/addresses.js';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { type ServiceConfig, serviceSchema } from './schema.js';
 
@@ -34,6 +35,14 @@ export function parseServiceConfig(text: string, source: string): ServiceConfig 
     return { ...config, source: { kind: 'image', image: resolve(dirname(source), config.source.image) } };
   }
   return config;
+}
+
+const host = (cidr: string): string => cidr.split('/')[0]!;
+
+/** The service's addresses without their prefixes. */
+export function hostAddresses(config: ServiceConfig): ServiceAddresses {
+  const { address, address6 } = config;
+  return { address: host(address), ...(address6 === undefined ? {} : { address6: host(address6) }) };
 }
 
 /** Reads a configuration file; `source` is its absolute path. Throws `HF_CONFIG_UNREADABLE`. */
@@ -149,6 +158,15 @@ function describe(value: unknown): string {
   if (value === null) {
     return 'empty';
   }
-  const shown = JSON.stringify(value);
+  const shown = shownAs(value);
   return shown.length > 60 ? `${shown.slice(0, 57)}...` : shown;
+}
+
+function shownAs(value: unknown): string {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    // Aliases may refer to what holds them.
+    return 'a structure that contains itself';
+  }
 }

@@ -1,5 +1,17 @@
 import { z } from 'zod';
-import { formatIpv4, isHostOf, overlaps, parseCidr, parseIpv4 } from './cidr.js';
+import {
+  formatIpv4,
+  isHostOf,
+  isHostOf6,
+  isLinkLocal6,
+  isUnicast6,
+  overlaps,
+  parseCidr,
+  parseCidr6,
+  parseIpv4,
+  parseIpv6,
+} from './cidr.js';
+import { SERVICE_NAME, SERVICE_NAME_IS } from './service-name.js';
 
 /**
  * Schema of one protected service. Every message completes the sentence "<field> is <value>, expected ...", because
@@ -43,6 +55,19 @@ const serviceAddress = (() => {
   );
 })();
 
+/** The same for IPv6. */
+const serviceAddress6 = (() => {
+  const error = 'an IPv6 unicast host address with prefix from /8 to /126, such as 2001:db8::10/64';
+  return z.string({ error }).refine(
+    value => {
+      const cidr = parseCidr6(value);
+      if (cidr === undefined || cidr.prefix < 8 || cidr.prefix > 126) return false;
+      return isUnicast6(cidr.address) && isHostOf6(cidr, cidr.address);
+    },
+    { error },
+  );
+})();
+
 /** Room for the host and for every guest made over the service's life, successors included. */
 const managementSubnet = (() => {
   const error = 'an IPv4 network from /8 to /28 without host bits, such as 192.168.77.0/24';
@@ -58,6 +83,10 @@ const managementSubnet = (() => {
 const gateway = z
   .string({ error: 'an IPv4 address' })
   .refine(value => parseIpv4(value) !== undefined, { error: 'an IPv4 address' });
+
+const gateway6 = z
+  .string({ error: 'an IPv6 address' })
+  .refine(value => parseIpv6(value) !== undefined, { error: 'an IPv6 address' });
 
 const ports = z
   .array(whole(1, 65535), { error: 'a list of 1 to 16 ports' })
@@ -80,14 +109,37 @@ const source = mapping({
   return z.NEVER;
 });
 
-export const serviceSchema = mapping({
-  // Interface names are this plus a suffix, and Linux allows them 15 characters.
-  name: text(
-    /^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$/,
-    'a DNS label of at most 12 characters: lower-case letters, digits and inner hyphens',
+/** In the guest. It becomes a word of the kernel's command line. */
+const mountPoint = text(
+  /^(\/(?!\.{1,2}(\/|$))[\w.-]+)+$/,
+  'an absolute path of letters, digits and ._- such as /srv/data',
+);
+
+const hostPath = text(/^\/[^\0]*$/, 'an absolute path on this host');
+
+/** Where the service's data outlives its guest: nowhere, on a disk that moves at a takeover, in a directory of the host's. */
+const storage = z.preprocess(
+  value => (value === 'none' ? { mode: 'none' } : value),
+  z.discriminatedUnion(
+    'mode',
+    [
+      mapping({ mode: z.literal('none') }),
+      mapping({ mode: z.literal('handed-over'), disk: hostPath, mount: mountPoint }),
+      mapping({ mode: z.literal('shared'), directory: hostPath, mount: mountPoint }),
+    ],
+    {
+      error:
+        'none, or a mapping with mode handed-over, disk and mount, or with mode shared, directory and mount',
+    },
   ),
+);
+
+export const serviceSchema = mapping({
+  name: text(SERVICE_NAME, SERVICE_NAME_IS),
   address: serviceAddress,
   gateway: gateway.optional(),
+  address6: serviceAddress6.optional(),
+  gateway6: gateway6.optional(),
   ports,
   source,
   uplink: mapping({
@@ -104,38 +156,70 @@ export const serviceSchema = mapping({
   detect: mapping({
     heartbeatMs: whole(10, 10_000).default(50),
     misses: whole(1, 100).default(3),
+    // Without a value: what suits the accelerator, see recovery/evidence.ts.
+    haltedMs: whole(10, 60_000).optional(),
+    busyMs: whole(10, 60_000).optional(),
+    stillMs: whole(10, 60_000).optional(),
+    silentMs: whole(10, 60_000).optional(),
   }).prefault({}),
   recovery: mapping({
     compare: oneOf('sampled', 'full').default('sampled'),
     masks: z.array(oneOf('http-date'), { error: 'a list of masks' }).default(['http-date']),
-    former: oneOf('keep', 'destroy', 'dump').default('keep'),
+    former: oneOf('keep', 'destroy', 'dump').optional(),
     replayDeadlineMs: whole(100, 3_600_000).default(30_000),
   }).prefault({}),
   log: mapping({
     sizeMiB: whole(1, 65_536).default(256),
-    onFull: z
-      .literal('backpressure', { error: 'backpressure (unprotected is not yet supported)' })
-      .default('backpressure'),
+    onFull: oneOf('backpressure', 'unprotected').default('backpressure'),
+    perConnectionMiB: whole(1, 65_536).optional(),
+    // Absent: the log has its memory alone. Without a directory: below the state directory.
+    spill: mapping({
+      directory: hostPath.optional(),
+      sizeMiB: whole(1, 16_777_216).default(4096),
+    }).optional(),
   }).prefault({}),
-  storage: z
-    .literal('none', { error: 'none (shared and handed-over are not yet supported)' })
-    .default('none'),
-}).superRefine((config, context) => {
-  // Fields that are wrong on their own have been reported, and are compared with nothing.
-  const network = parseCidr(config.address);
-  const management = parseCidr(config.management.subnet);
-  const address = parseIpv4(config.gateway ?? '');
-  if (network && address !== undefined) {
-    if (!isHostOf(network, address) || address === network.address) {
-      const message = `another host of the network of address, ${formatIpv4(network.network)}/${network.prefix}`;
-      context.addIssue({ code: 'custom', path: ['gateway'], message });
+  connections: mapping({
+    max: whole(16, 1_048_576).default(65_536),
+    onFull: oneOf('wait', 'refuse').default('wait'),
+  }).prefault({}),
+  storage: storage.default({ mode: 'none' }),
+})
+  .superRefine((config, context) => {
+    // Fields that are wrong on their own have been reported, and are compared with nothing.
+    const network = parseCidr(config.address);
+    const management = parseCidr(config.management.subnet);
+    const address = parseIpv4(config.gateway ?? '');
+    if (network && address !== undefined) {
+      if (!isHostOf(network, address) || address === network.address) {
+        const message = `another host of the network of address, ${formatIpv4(network.network)}/${network.prefix}`;
+        context.addIssue({ code: 'custom', path: ['gateway'], message });
+      }
     }
-  }
-  if (network && management && overlaps(network, management)) {
-    const message = `a network that does not overlap the service's own, ${config.address}`;
-    context.addIssue({ code: 'custom', path: ['management', 'subnet'], message });
-  }
-});
+    const network6 = parseCidr6(config.address6 ?? '');
+    const address6 = parseIpv6(config.gateway6 ?? '');
+    if (address6 && config.address6 === undefined) {
+      context.addIssue({ code: 'custom', path: ['gateway6'], message: 'nothing without address6' });
+    } else if (network6 && address6 && !isLinkLocal6(address6)) {
+      const itself = address6.every((byte, i) => byte === network6.address[i]);
+      if (itself || !isHostOf6(network6, address6)) {
+        const message = `another host of the network of address6, ${config.address6}, or a link-local address`;
+        context.addIssue({ code: 'custom', path: ['gateway6'], message });
+      }
+    }
+    if (network && management && overlaps(network, management)) {
+      const message = `a network that does not overlap the service's own, ${config.address}`;
+      context.addIssue({ code: 'custom', path: ['management', 'subnet'], message });
+    }
+    if (config.storage.mode === 'handed-over' && config.recovery.former === 'keep') {
+      const message =
+        'destroy or dump: with storage handed-over the failed machine must end before its disk moves';
+      context.addIssue({ code: 'custom', path: ['recovery', 'former'], message });
+    }
+  })
+  .transform(({ recovery, ...config }) => {
+    const former = recovery.former ?? (config.storage.mode === 'handed-over' ? 'destroy' : 'keep');
+    return { ...config, recovery: { ...recovery, former } };
+  });
 
 /** One protected service, validated, with every default filled in. */
 export type ServiceConfig = z.output<typeof serviceSchema>;

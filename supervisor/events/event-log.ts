@@ -13,6 +13,13 @@ export interface EventLogOptions {
 /** Types that must survive a crash of the host too: they are what an operator reads afterwards. */
 const DURABLE = /^(recovery|connection|guest)\./;
 
+/** An event to be, without what the log adds. */
+export interface NewEvent {
+  type: string;
+  message: string;
+  data?: Record<string, unknown>;
+}
+
 /** Events kept in memory for followers; one that falls behind reads the files instead. */
 const RECENT = 1024;
 
@@ -26,7 +33,9 @@ export class EventLog {
   readonly #onError: (error: Error) => void;
   readonly #changed = new EventEmitter().setMaxListeners(0);
   readonly #recent: HoldfastEvent[] = [];
+  readonly #listeners: ((event: HoldfastEvent) => void)[] = [];
   #lastSeq: number;
+  #errors = 0;
   #closed = false;
   #syncing: Promise<void> | undefined;
   #syncAgain = false;
@@ -34,7 +43,10 @@ export class EventLog {
   private constructor(file: LogFile, options: EventLogOptions) {
     this.#file = file;
     this.#lastSeq = file.lastSeq;
-    this.#onError = options.onError ?? (() => {});
+    this.#onError = error => {
+      this.#errors++;
+      options.onError?.(error);
+    };
   }
 
   /** Opens (or makes) the log in folder `dir`; a last line torn by a crash is cut off and that is logged. */
@@ -53,6 +65,16 @@ export class EventLog {
     return this.#lastSeq;
   }
 
+  /** Events and syncs that failed since the log was opened. */
+  get errors(): number {
+    return this.#errors;
+  }
+
+  /** Calls `listener` with each event from now on, within `append`: it must be quick, and not throw. */
+  listen(listener: (event: HoldfastEvent) => void): void {
+    this.#listeners.push(listener);
+  }
+
   /** Stores one event and hands it to the followers. `recovery.*`, `connection.*` and `guest.*` are synced to disk. */
   append(
     type: string,
@@ -60,26 +82,33 @@ export class EventLog {
     message: string,
     data: Record<string, unknown> = {},
   ): HoldfastEvent {
-    const line = encodeEvent({ seq: ++this.#lastSeq, at: Date.now(), type, service, message, data });
+    return this.appendAll(service, [{ type, message, data }])[0]!;
+  }
+
+  /** Many at once, by one write: the verdicts of a recovery come by the thousand. */
+  appendAll(service: string | undefined, events: readonly NewEvent[]): HoldfastEvent[] {
+    const at = Date.now();
+    const lines = events.map(({ type, message, data = {} }) =>
+      encodeEvent({ seq: ++this.#lastSeq, at, type, service, message, data }),
+    );
     // What followers get is what a later reader will get.
-    const event = decodeEvent(line)!;
-    this.#recent.push(event);
-    if (this.#recent.length > RECENT) {
-      this.#recent.shift();
-    }
+    const stored = lines.map(line => decodeEvent(line)!);
+    this.#recent.push(...stored);
+    this.#recent.splice(0, this.#recent.length - RECENT);
     try {
       if (this.#closed) {
-        throw new Error(`the event log is closed, event ${type} is not stored`);
+        throw new Error(`the event log is closed, event ${events[0]?.type} is not stored`);
       }
-      this.#file.append(line);
-      if (DURABLE.test(type)) {
+      this.#file.append(lines.join(''));
+      if (events.some(({ type }) => DURABLE.test(type))) {
         this.#sync();
       }
     } catch (error) {
       this.#onError(error as Error);
     }
+    for (const listener of this.#listeners) for (const event of stored) listener(event);
     this.#changed.emit('change');
-    return event;
+    return stored;
   }
 
   /** Stored events with `seq >= since`, oldest first, up to the newest at the time of the call. */

@@ -6,7 +6,6 @@ import {
   fstatSync,
   fsync,
   ftruncateSync,
-  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
@@ -15,12 +14,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { makeDirectories } from '../../hypervisor-shim/directories.js';
 import type { HoldfastEvent } from '../api/types.js';
 import { decodeEvent, splitLines } from './ndjson.js';
 
 /**
  * Two files, `events.ndjson` and the one before it, `events.1.ndjson`, each of at most `maxBytes`. One process writes;
- * a line is one write, so a killed supervisor loses nothing, and only a crash of the host can tear the last line.
+ * lines are written at once as they come, so a killed supervisor loses nothing; a last line that is torn is cut off at the start.
  */
 export class LogFile {
   readonly #current: string;
@@ -39,7 +39,7 @@ export class LogFile {
     private readonly dir: string,
     private readonly maxBytes: number,
   ) {
-    mkdirSync(dir, { recursive: true });
+    makeDirectories(dir);
     this.#current = join(dir, 'events.ndjson');
     this.#previous = join(dir, 'events.1.ndjson');
     const tail = lastEvent(readIfThere(this.#current));
@@ -52,9 +52,9 @@ export class LogFile {
     this.#size = tail.end;
   }
 
-  /** Writes one line. If that fails the file is as before, so that the next line does not join a half one. */
-  append(line: string): void {
-    const bytes = Buffer.from(line);
+  /** Writes whole lines. If that fails the file is as before, so that the next line does not join a half one. */
+  append(lines: string): void {
+    const bytes = Buffer.from(lines);
     if (this.#size > 0 && this.#size + bytes.length > this.maxBytes) {
       this.#rotate();
     }

@@ -1,42 +1,49 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import { now } from '../clock.js';
 import type { GuestVm } from '../service/guest.js';
-import type { Protection } from '../service/protection.js';
+import type { Fault, Protection } from '../service/protection.js';
+import { Acknowledgements } from './acknowledgements.js';
+import { judgeDeafness, judgeSilence, judgeStillness, type Limits, limitsFor, patient } from './evidence.js';
+import { Link } from './link.js';
+import { readThreads, type Threads, usedSince } from './threads.js';
 
-/**
- * Under emulation a healthy guest with 50 busy connections on a crowded host stands still for 0.7 s and more, after all
- * corrections (measured): its vCPU waits for the emulator's I/O thread. Less than this means nothing there.
- */
-const TCG_STILL_MS = 3000;
+/** A guest that says again and again that its service ended is quoted once in so long, ms: the event log is everybody's. */
+const QUOTE_EVERY_MS = 10_000;
 
-/** A stand-still of the active guest's heartbeat. */
-interface Still {
+/** What is watched of the active guest, from its activation to its end. */
+interface Watch {
   guest: GuestVm;
+  link: Link;
+  acknowledgements: Acknowledgements;
   beat: bigint;
   since: number;
-  /** Time in which we ourselves were not run, ms. */
-  excusedMs: number;
-  /** Run delays of the guest's threads when the stand-still was noticed. */
-  runDelays: RunDelays | undefined;
+  /** Time in which we ourselves were not run, ms, since the last beat. */
+  lateMs: number;
+  /** The machine's threads when the stand-still was noticed. */
+  threads: { at: number; lateMs: number; are: Threads } | undefined;
+  /** Time in which a thread of the machine waited for the host's disk or memory, ms, since the last beat. */
+  blockedMs: number;
 }
 
 /**
- * Reads the active guest's control page once in each heartbeat period: keeps the data path's word "listening" in step with
- * the application, and finds a guest that hangs. Panics and dead QEMUs are seen sooner, by events.
+ * Reads the active guest's control page and its tap once in each heartbeat period: keeps the data path's word "listening" in step
+ * with the application, and finds a guest that hangs, is cut off, or shuts down. Panics and dead QEMUs are seen sooner, by events.
  */
 export class Pulse {
   #timer: NodeJS.Timeout | undefined;
-  #still: Still | undefined;
+  #watch: Watch | undefined;
   #lastTick = 0;
   #application = '';
-  readonly #limitMs: number;
+  #quotedAt = Number.NEGATIVE_INFINITY;
+  #asking = false;
+  readonly #usual: Limits;
+  readonly #patient: Limits;
 
   constructor(
     private readonly p: Protection,
     accel: string,
   ) {
-    const { heartbeatMs, misses } = p.config.detect;
-    this.#limitMs = Math.max(heartbeatMs * misses, accel === 'tcg' ? TCG_STILL_MS : 0);
+    this.#usual = limitsFor(p.config.detect, accel);
+    this.#patient = patient(this.#usual);
   }
 
   start(): void {
@@ -46,6 +53,16 @@ export class Pulse {
 
   stop(): void {
     clearInterval(this.#timer);
+    this.#forget();
+  }
+
+  /** Since the active guest's heartbeat last moved, ms; undefined while none is watched. */
+  get heartbeatAgeMs(): number | undefined {
+    return this.#watch && now() - this.#watch.since;
+  }
+
+  get #limits(): Limits {
+    return this.p.replaying ? this.#patient : this.#usual;
   }
 
   #tick(): void {
@@ -55,65 +72,97 @@ export class Pulse {
     this.#lastTick = at;
     const guest = p.primary;
     if (!guest || p.fault || guest.state !== 'active') {
-      this.#still = undefined;
+      this.#forget();
       return;
     }
-    const { heartbeat, application, pid, exitStatus } = guest.report();
+    const { heartbeat } = guest.report();
+    this.#application = this.#listen(guest, at);
+    if (p.fault) return;
+    if (this.#watch?.guest !== guest) this.#forget();
+    this.#watch ??= watchOf(p, guest, heartbeat, at);
+    const watch = this.#watch;
+    const beats = watch.beat !== heartbeat;
+    if (beats) Object.assign(watch, standing(heartbeat, at));
+    const silence = watch.link.look(at, lateMs, heartbeat, !beats);
+    const deafness = watch.acknowledgements.look(at, heartbeat);
+    const cut = judgeSilence(silence, this.#limits) ?? judgeDeafness(deafness, this.#limits);
+    if (cut) void this.#suspect('link-cut', watch, cut, at);
+    const hung = beats ? undefined : this.#judgeStill(watch, at, lateMs, silence.askedMs);
+    if (hung) void this.#suspect('guest-hang', watch, hung, at);
+  }
+
+  #forget(): void {
+    this.#watch?.link.close();
+    this.#watch?.acknowledgements.close();
+    this.#watch = undefined;
+  }
+
+  /** Follows what the agent says of the application. */
+  #listen(guest: GuestVm, at: number): string {
+    const { p } = this;
+    const { application, pid, exitStatus } = guest.report();
     p.path.setListening(guest.slot, application === 'listening');
-    if (application !== this.#application && application === 'exited') {
+    if (application === 'stopping') {
+      // Cut off first: from here on no FIN of a service that is stopped gets out.
+      p.primaryFailed('guest-shutdown', `${guest.name} is being shut down from inside`, at);
+      guest.channel.acknowledgeStop();
+    } else if (
+      application === 'exited' &&
+      application !== this.#application &&
+      at - this.#quotedAt > QUOTE_EVERY_MS
+    ) {
+      this.#quotedAt = at;
       const message = `the service in ${guest.name} ended (pid ${pid}, wait status ${exitStatus}); new connections wait`;
       p.say('guest.application', message, { guest: guest.name, pid, exitStatus });
     }
-    this.#application = application;
+    return application;
+  }
 
-    const still = this.#still;
-    if (still?.guest !== guest || still.beat !== heartbeat) {
-      this.#still = { guest, beat: heartbeat, since: at, excusedMs: 0, runDelays: undefined };
-      return;
-    }
-    still.excusedMs += lateMs;
-    still.runDelays ??= runDelays(guest.pid);
-    if (at - still.since - still.excusedMs < this.#limitMs) return;
-    const waitedMs = waitedSince(still.runDelays, runDelays(guest.pid));
-    const stillMs = at - still.since - still.excusedMs - waitedMs;
-    if (stillMs >= this.#limitMs) void this.#suspect(still, at, stillMs);
+  #judgeStill(watch: Watch, at: number, lateMs: number, unansweredMs: number): string | undefined {
+    watch.lateMs += lateMs;
+    const threads = readThreads(watch.guest.pid);
+    watch.threads ??= { at, lateMs: watch.lateMs, are: threads };
+    const used = usedSince(watch.threads.are, threads);
+    if (used.blocked) watch.blockedMs += this.p.config.detect.heartbeatMs + lateMs;
+    return judgeStillness(
+      {
+        ...used,
+        blockedMs: watch.blockedMs,
+        unansweredMs,
+        stillMs: at - watch.since - watch.lateMs,
+        watchedMs: at - watch.threads.at - (watch.lateMs - watch.threads.lateMs),
+      },
+      this.#limits,
+    );
   }
 
   /** Not hung is also a guest that the operator, or a panic just now, has paused. */
-  async #suspect(still: Still, detectedAt: number, stillMs: number): Promise<void> {
-    const { p } = this;
-    const runs = await still.guest.runs();
-    if (!runs || p.primary !== still.guest || still.guest.report().heartbeat !== still.beat) return;
-    p.primaryFailed(
-      'guest-hang',
-      `${still.guest.name} stands still for ${stillMs.toFixed(0)} ms`,
-      detectedAt,
-    );
-  }
-}
-
-/** How long each thread of a process has waited for a CPU so far, ms, by thread id. */
-type RunDelays = Map<string, number>;
-
-function runDelays(pid: number | undefined): RunDelays {
-  const delays: RunDelays = new Map();
-  try {
-    for (const task of readdirSync(`/proc/${pid}/task`)) {
-      const [, waited] = readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ');
-      delays.set(task, Number(waited) / 1e6);
+  async #suspect(cause: Fault['cause'], watch: Watch, why: string, detectedAt: number): Promise<void> {
+    if (this.#asking) return;
+    this.#asking = true;
+    try {
+      const { p } = this;
+      const runs = await watch.guest.runs();
+      if (!runs || p.primary !== watch.guest || this.#watch !== watch) return;
+      if (cause === 'guest-hang' && watch.guest.report().heartbeat !== watch.beat) return;
+      p.primaryFailed(cause, `${watch.guest.name}: ${why}`, detectedAt);
+    } finally {
+      this.#asking = false;
     }
-  } catch {
-    // A thread or the process ended meanwhile; the end of the process has an event of its own.
   }
-  return delays;
 }
 
-/**
- * The sum over all threads, which excuses more than any one of them waited: a false alarm costs more than a late one. Of each
- * thread on its own, because threads come and go.
- */
-function waitedSince(before: RunDelays, after: RunDelays): number {
-  let sum = 0;
-  for (const [task, waited] of after) sum += Math.max(0, waited - (before.get(task) ?? 0));
-  return sum;
-}
+const watchOf = (p: Protection, guest: GuestVm, beat: bigint, at: number): Watch => ({
+  guest,
+  link: new Link(p, guest, at),
+  acknowledgements: new Acknowledgements(p, guest),
+  ...standing(beat, at),
+});
+
+const standing = (beat: bigint, at: number): Omit<Watch, 'guest' | 'link' | 'acknowledgements'> => ({
+  beat,
+  since: at,
+  lateMs: 0,
+  threads: undefined,
+  blockedMs: 0,
+});

@@ -1,6 +1,8 @@
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import type { DrillFault, RecoveryReport } from '../api/types.js';
 import { now } from '../clock.js';
+import type { GuestVm } from '../service/guest.js';
+import { ipBatch } from '../service/ip.js';
 import type { Protection } from '../service/protection.js';
 import type { Upkeep } from './upkeep.js';
 
@@ -44,9 +46,23 @@ export function drill(p: Protection, upkeep: Upkeep, fault: DrillFault): Promise
     p.stopped.addEventListener('abort', onStopped);
     p.say('drill.started', `${fault} is injected into ${primary.name}`, { fault, guest: primary.name });
     p.drillAt = now();
-    if (fault === 'guest-panic') primary.channel.sendCommand('panic');
-    else if (primary.pid !== undefined) process.kill(primary.pid, 'SIGKILL');
+    inject(p, primary, fault).catch(onFailed);
   });
+}
+
+/** Carried out inside the guest, by its agent. */
+const COMMANDS = {
+  'guest-panic': 'panic',
+  'guest-hang': 'halt',
+  'guest-spin': 'spin',
+  reboot: 'reboot',
+  poweroff: 'poweroff',
+} as const;
+
+async function inject(p: Protection, primary: GuestVm, fault: DrillFault): Promise<void> {
+  if (fault === 'link-cut') await ipBatch([`link set ${p.names.tap(primary.slot)} down`]);
+  else if (fault !== 'vm-kill') primary.channel.sendCommand(COMMANDS[fault]);
+  else if (primary.pid !== undefined) process.kill(primary.pid, 'SIGKILL');
 }
 
 function notReady(p: Protection): HoldfastError {

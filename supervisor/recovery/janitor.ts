@@ -1,9 +1,20 @@
-import { resetToClient, resetToGuest } from '../../hypervisor-shim/datapath/frames.js';
+import { resetsToClient, resetToGuest } from '../../hypervisor-shim/datapath/frames.js';
 import { type Flow, OP, RESULT, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
 import { UNSET } from '../../hypervisor-shim/datapath/positions.js';
 import { native } from '../../hypervisor-shim/native/native.js';
-import { connectionStatus } from '../service/flows.js';
+import { divergenceOf } from '../../hypervisor-shim/replay/divergence.js';
+import { hostAddresses } from '../config/config.js';
+import { connectionStatus, type FlowOwners } from '../service/flows.js';
 import type { Protection } from '../service/protection.js';
+import { type Entry, LogWatch } from './log-watch.js';
+import { TableWatch } from './table-watch.js';
+
+/** What the janitor looks after, and may touch. */
+export type JanitorCharge = Omit<FlowOwners, 'guestIn'> &
+  Pick<Protection, 'replaying' | 'fault' | 'lateFlows' | 'logFull' | 'wake' | 'say'> & {
+    primary: { state: string } | undefined;
+    guestIn(slot: number): { name: string; ifindex: number } | undefined;
+  };
 
 const PERIOD_MS = 500;
 /** How long a closed flow still answers for its connection; and when more than half of the table is in use. */
@@ -25,7 +36,13 @@ export class Janitor {
   /** Held flows that were there at the last round. */
   #held = new Set<string>();
 
-  constructor(private readonly p: Protection) {}
+  readonly #log: LogWatch;
+  readonly #table: TableWatch;
+
+  constructor(private readonly p: JanitorCharge) {
+    this.#log = new LogWatch(p);
+    this.#table = new TableWatch(p);
+  }
 
   start(): void {
     this.#packets = native.packetSocket();
@@ -45,14 +62,20 @@ export class Janitor {
     const { OPENED, CLOSED } = p.path.stats();
     p.path.reap(OPENED - CLOSED > p.path.maxFlows / 2 ? LINGER_CROWDED_NS : LINGER_NS);
     const held = new Set<string>();
+    const unlogged: Entry[] = [];
+    const waiting: Entry[] = [];
     for (const { id, flow } of p.path.flows()) {
       if (flow.state === STATE.CLOSED) continue;
+      if (flow.unlogged) unlogged.push({ key: `${id}.${flow.generation}`, flow });
+      else if (flow.share_used) waiting.push({ key: `${id}.${flow.generation}`, flow });
       if (flow.state === STATE.DIVERGED) this.#reset(id, flow);
       // Nobody replays now, so what is half replayed was left so.
       else if (!p.path.inCurrentEpoch(flow) || flow.state === STATE.REPLAYING)
         held.add(`${id}.${flow.generation}`);
       else if (abandoned(flow)) p.path.transition(OP.CLOSE, id, flow.generation);
     }
+    this.#log.round(unlogged, waiting);
+    this.#table.round();
     // Twice in a row: a handshake that has just ended may be on its way into the table.
     const late = [...held].some(key => this.#held.has(key));
     this.#held = held;
@@ -65,20 +88,25 @@ export class Janitor {
   /** The client has bytes that this guest would never have sent: neither side may go on believing in the connection. */
   #reset(id: number, flow: Flow): void {
     const { p } = this;
-    if (p.path.transition(OP.CLOSE, id, flow.generation) !== RESULT.DONE) return;
-    const address = new Uint8Array(new Uint32Array([p.path.control.addr4]).buffer);
-    const ends = { guestMac: p.path.control.guest_mac.slice(0, 6), address };
+    if (p.path.transition(OP.LOSE, id, flow.generation) !== RESULT.DONE) return;
+    const ends = { guestMac: p.path.control.guest_mac.slice(0, 6), ...hostAddresses(p.config) };
     const owner = p.guestIn(flow.owner);
     if (this.#packets !== undefined) {
-      native.packetSend(this.#packets, p.path.control.wire_ifindex, resetToClient(flow, ends));
+      for (const frame of resetsToClient(flow, ends)) {
+        native.packetSend(this.#packets, p.path.control.wire_ifindex, frame);
+      }
       if (owner) native.packetSend(this.#packets, owner.ifindex, resetToGuest(flow, ends));
     }
-    const { client, port } = connectionStatus(p, flow);
-    const reason = `output differs from what was sent, at byte ${flow.diverged_at}`;
+    const { client, port, inputBytes, outputSent: outputBytes } = connectionStatus(p, flow);
+    const { code, reason } = divergenceOf(flow);
     p.say('connection.lost', `${client} to port ${port}: ${reason}`, {
+      flow: id,
       client,
       port,
+      code,
       reason,
+      inputBytes,
+      outputBytes,
       epoch: flow.epoch,
     });
   }

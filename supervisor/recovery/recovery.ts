@@ -1,8 +1,11 @@
 import type { FlowVerdict, Replayer } from '../../hypervisor-shim/replay/replayer.js';
 import type { RecoveryReport, Verdict } from '../api/types.js';
 import { now } from '../clock.js';
+import type { NewEvent } from '../events/event-log.js';
 import type { GuestVm } from '../service/guest.js';
+import { handOver, isHandedOver } from '../service/hand-over.js';
 import type { Fault, Protection } from '../service/protection.js';
+import { verdictKey } from './interrupted.js';
 
 /** Thrown when the guest that took over was lost in its turn: its fault is the next thing to act on. */
 export class SecondFault extends Error {}
@@ -12,6 +15,7 @@ export class SecondFault extends Error {}
  *
  *   activate(slot, epoch)   new connections queue in the backup's tap
  *   resume                  a few ms
+ *   storage                 only if there is storage that lasts, see service/hand-over
  *   replay                  in the worker, which first waits until no program runs that still saw the old epoch
  *
  * Everything that can wait comes after the last step. Rejects with `SecondFault`, or with what ended the replay:
@@ -28,8 +32,9 @@ export async function takeOver(
   p.primary = backup;
   p.backup = undefined;
   p.fault = undefined;
+  p.interrupted = undefined; // what was said of its connections is in `unreported`
   p.path.activate(backup.slot, epoch);
-  p.path.setListening(backup.slot, true);
+  p.path.setListening(backup.slot, !isHandedOver(p));
   const resumed = backup.wake(epoch);
   const verdicts = replay(p, replayer, backup, epoch);
   // It may fail while something else is awaited; whoever awaits it below learns of that.
@@ -38,6 +43,8 @@ export async function takeOver(
   p.say('recovery.started', `${fault.cause} (${fault.detail}): ${backup.name} takes over`, {
     cause: fault.cause,
     detectedAt: fault.detectedAt,
+    fencedAt: fault.fencedAt,
+    faultAt: fault.faultAt,
     epoch,
     from: former?.name,
     to: backup.name,
@@ -47,25 +54,51 @@ export async function takeOver(
       p.primaryFailed('guest-gone', `it could not be resumed: ${error}`, now());
       throw new SecondFault(`${backup.name} could not be resumed`, { cause: error });
     });
+    verdicts.catch(error => {
+      if (!(error instanceof SecondFault)) p.interrupted = { fault, resumedAt, counted: true };
+    });
     return { report: makeReport(p, fault, epoch, resumedAt, await verdicts), former };
   } finally {
     // Nobody may be left waiting for a replay that went down with the guest.
     await verdicts.catch(() => {});
-    p.recoveries++;
+    p.history.recovered(fault.cause);
     p.save();
   }
 }
 
 /**
  * Replays flows that are held although their service runs: of a handshake that ended during a takeover, say; and those that a
- * replay which ended early (its supervisor was killed) left half-way in this guest.
+ * replay which ended early (its supervisor was killed) left half-way in this guest. Resolves with the report that such a
+ * replay did not come to.
  */
-export async function replayLate(p: Protection, replayer: Replayer, guest: GuestVm): Promise<void> {
+export async function replayLate(
+  p: Protection,
+  replayer: Replayer,
+  guest: GuestVm,
+): Promise<RecoveryReport | undefined> {
   const { epoch } = p.path.control.slots(guest.slot);
   const verdicts = await replay(p, replayer, guest, epoch, true);
+  const { interrupted } = p;
+  if (interrupted) {
+    p.interrupted = undefined;
+    if (!interrupted.counted) p.history.recovered(interrupted.fault.cause);
+    p.save();
+    return makeReport(p, interrupted.fault, epoch, interrupted.resumedAt, verdicts);
+  }
   if (verdicts.length > 0) {
     p.say('recovery.late', `${count(verdicts)} that were still held`, { epoch, guest: guest.name });
   }
+  return undefined;
+}
+
+/** What the event log says of a verdict, and a later supervisor reads back (`interrupted`). */
+export function verdictEvent(verdict: FlowVerdict, epoch: number): NewEvent {
+  const { id: flow, client, port, outcome, code, reason, inputBytes, outputBytes, at } = verdict;
+  return {
+    type: `connection.${outcome}`,
+    message: `${client} to port ${port}: ${reason}`,
+    data: { flow, client, port, code, reason, inputBytes, outputBytes, at, epoch },
+  };
 }
 
 /** Each verdict becomes an event as it comes; what a second fault leaves open is judged by the next recovery. */
@@ -78,14 +111,16 @@ async function replay(
 ): Promise<FlowVerdict[]> {
   p.replaying = true;
   const said = p.unreported;
-  replayer.on('verdict', verdict => {
+  replayer.on('verdicts', verdicts => {
     // The last word counts: a connection that was spliced to a guest that then died is judged again.
-    said.set(`${verdict.id} ${verdict.client}`, verdict);
-    const { client, port, outcome, reason, inputBytes, outputBytes, at } = verdict;
-    const text = `${client} to port ${port}: ${reason}`;
-    p.say(`connection.${outcome}`, text, { client, port, reason, inputBytes, outputBytes, at, epoch });
+    for (const verdict of verdicts) said.set(verdictKey(verdict), verdict);
+    p.sayAll(verdicts.map(verdict => verdictEvent(verdict, epoch)));
   });
   try {
+    // What was repeated into an empty directory would be lost.
+    await handOver(p, guest).catch(error => {
+      throw p.fault ? new SecondFault(error.message, { cause: error }) : error;
+    });
     const { fenced } = await replayer.recover({
       slot: guest.slot,
       epoch,
@@ -108,12 +143,16 @@ function makeReport(
   resumedAt: number,
   flows: FlowVerdict[],
 ): RecoveryReport {
-  const splices = flows.filter(flow => flow.reason === 'spliced').map(flow => flow.at);
+  const splices = flows
+    .filter(flow => flow.reason === 'spliced')
+    .map(flow => flow.at)
+    .sort((a, b) => a - b);
   const verdicts = flows.map(
-    ({ client, port, outcome, reason, inputBytes, outputBytes, at }): Verdict => ({
+    ({ client, port, outcome, code, reason, inputBytes, outputBytes, at }): Verdict => ({
       client,
       port,
       outcome,
+      code,
       reason,
       inputBytes,
       outputBytes,
@@ -129,8 +168,8 @@ function makeReport(
     detectedAt: fault.detectedAt,
     fencedAt: fault.fencedAt,
     resumedAt,
-    firstSpliceAt: splices.length > 0 ? Math.min(...splices) : undefined,
-    lastSpliceAt: splices.length > 0 ? Math.max(...splices) : undefined,
+    firstSpliceAt: splices[0],
+    lastSpliceAt: splices.at(-1),
     kept: flows.length - lost,
     lost,
     verdicts,

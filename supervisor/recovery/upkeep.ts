@@ -1,8 +1,8 @@
 import { EventEmitter } from 'node:events';
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
 import type { RecoveryReport } from '../api/types.js';
+import { dumpMemory } from '../service/dump.js';
 import type { GuestVm } from '../service/guest.js';
+import { handOver, isHandedOver } from '../service/hand-over.js';
 import type { Fault, Protection } from '../service/protection.js';
 import { replayLate, SecondFault, takeOver } from './recovery.js';
 
@@ -49,13 +49,13 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
     if (!primary) return () => this.#bootPrimary();
     if (fault) {
       if (backup && replayer) return () => this.#recover(fault, backup);
-      p.become('recovering', `${fault.detail}; no backup was ready, connections are held until one is`);
+      if (!backup) p.waitForGuest(fault.detail);
       return backup ? () => this.#prepareReplayer() : () => this.#bootBackup();
     }
     const { failedBackup } = p;
     if (failedBackup) return () => p.removeGuest(failedBackup);
     if (!replayer) return () => this.#prepareReplayer();
-    if (p.lateFlows) return () => this.#replayLate(primary);
+    if (p.lateFlows || p.interrupted) return () => this.#replayLate(primary);
     if (!backup) return () => this.#bootBackup();
     if (backup.state === 'ready') return () => this.#suspendBackup(backup);
     if (p.phase !== 'protected') {
@@ -90,9 +90,10 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
     p.booting = guest;
     try {
       p.say('guest.booting', `${guest.name} boots as ${role}`, { guest: guest.name, role });
-      await guest.boot(p.stopped);
-      const { bootId } = guest.report();
-      p.say('guest.ready', `${guest.name} listens`, { guest: guest.name, role, bootId });
+      await guest.boot(p.stopped, isHandedOver(p) ? 'waiting' : 'listening');
+      if (role === 'primary') await handOver(p, guest);
+      const { bootId, application } = guest.report();
+      p.say('guest.ready', `${guest.name} is ${application}`, { guest: guest.name, role, bootId });
       return guest;
     } catch (error) {
       await p.removeGuest(guest);
@@ -133,7 +134,10 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
   async #replayLate(primary: GuestVm): Promise<void> {
     this.p.lateFlows = false;
     try {
-      await this.#withReplayer(replayer => replayLate(this.p, replayer, primary));
+      await this.#withReplayer(async replayer => {
+        const report = await replayLate(this.p, replayer, primary);
+        if (report) this.emit('report', report);
+      });
     } catch (error) {
       this.p.lateFlows = true;
       throw error;
@@ -171,11 +175,8 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
   /** Beside everything else: a new backup matters more. */
   async #dump(old: GuestVm): Promise<void> {
     const { p } = this;
-    mkdirSync(p.files.dumps, { recursive: true });
-    const file = join(p.files.dumps, `${old.name}-${Date.now()}.core`);
     try {
-      await old.dump(file);
-      p.say('guest.dumped', `the memory of ${old.name} is in ${file}`, { guest: old.name, file });
+      await dumpMemory(p, old);
       if (p.former === old) await p.removeGuest(old);
     } catch (error) {
       this.#tell(error);

@@ -2,7 +2,10 @@ import { existsSync } from 'node:fs';
 import { DataPath } from '../../hypervisor-shim/datapath/datapath.js';
 import { CONST, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
 import { now } from '../clock.js';
+import { readInterrupted, verdictKey } from '../recovery/interrupted.js';
+import { connectionStatus } from './flows.js';
 import type { GuestVm } from './guest.js';
+import { isHandedOver } from './hand-over.js';
 import { type ServiceNames, SLOTS } from './names.js';
 import { orphaned } from './orphan.js';
 import type { Protection } from './protection.js';
@@ -39,6 +42,7 @@ export async function adoptGuests(p: Protection, saved: SavedService): Promise<v
   const slots = SLOTS.map(slot => p.path.control.slots(slot).epoch);
   p.epoch = flows.reduce((highest, flow) => Math.max(highest, flow.epoch), Math.max(saved.epoch, ...slots));
   p.generation = saved.generation;
+  p.holder = guests.find(({ guest }) => guest.name === saved.holder)?.guest;
   p.phase = 'unprotected';
   p.reason = 'taken over from an earlier supervisor';
   p.primary = primary;
@@ -61,7 +65,9 @@ export async function adoptGuests(p: Protection, saved: SavedService): Promise<v
   ).catch(error => {
     p.say('service.trouble', `leftovers of an earlier supervisor remain: ${(error as Error).message}`);
   });
-  p.lateFlows = [...p.path.flows()].some(({ flow }) => needsReplay(p, flow));
+  await recall(p, current?.role === 'backup');
+  // A takeover that was interrupted before the disk had moved may have left nothing else to do.
+  p.lateFlows = isHandedOver(p) || [...p.path.flows()].some(({ flow }) => needsReplay(p, flow));
   p.save();
   p.say('service.adopted', `taken over: ${primary.name} is ${p.fault ? 'lost' : 'active'}`, {
     primary: primary.name,
@@ -86,6 +92,48 @@ async function settle(p: Protection, primary: GuestVm, takingOver: boolean, epoc
     await primary.wake(epoch);
   } else {
     primary.state = 'active';
+  }
+}
+
+/** The recovery that was under way: its report is owed, whole. `takingOver`: it had begun, perhaps before it was said. */
+async function recall(p: Protection, takingOver: boolean): Promise<void> {
+  const found = await readInterrupted(p.past(), p.config.name);
+  if (found) p.unreported = found.verdicts;
+  const at = now();
+  const fault = { cause: 'guest-gone', detail: 'its recovery was interrupted' } as const;
+  const begun = takingOver
+    ? { fault: { ...fault, detectedAt: at, fencedAt: at, faultAt: undefined }, resumedAt: at, counted: false }
+    : undefined;
+  const interrupted = found?.interrupted ?? begun;
+  if (interrupted) recallSpliced(p);
+  // A guest that died again is recovered from first, and its report is that of both.
+  if (p.fault) return;
+  p.interrupted = interrupted;
+  // The supervisor may have ended before it had saved this.
+  const { cause, detail, detectedAt } = found?.interrupted.fault ?? {};
+  if (cause && detail && detectedAt !== undefined && p.history.status().lastFault?.at !== detectedAt)
+    p.history.failed(cause, detail, detectedAt);
+}
+
+/** Spliced in the moment before the kill: the flow table knows, the event log does not yet. */
+function recallSpliced(p: Protection): void {
+  for (const { id, flow } of p.path.flows()) {
+    // Not of this recovery: opened since, or half replayed.
+    if (flow.state !== STATE.SPLICED || flow.failovers === 0 || flow.epoch !== p.epoch) continue;
+    const { client, port, inputBytes, outputSent: outputBytes, epoch } = connectionStatus(p, flow);
+    const said = {
+      client,
+      port,
+      code: 'spliced',
+      reason: 'spliced',
+      inputBytes,
+      outputBytes,
+      at: now(),
+    } as const;
+    const verdict = { ...said, id, outcome: 'kept' } as const;
+    if (p.unreported.has(verdictKey(verdict))) continue;
+    p.unreported.set(verdictKey(verdict), verdict);
+    p.say('connection.kept', `${client} to port ${port}: spliced`, { flow: id, ...said, epoch });
   }
 }
 

@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process';
-import { mkdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { PAGE_BYTES } from '../../guest-agent/wire/control-page.js';
+import { makeDirectories } from '../../hypervisor-shim/directories.js';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { IvshmemChannel } from '../../hypervisor-shim/guest-channel/ivshmem.js';
 import type { Hypervisor } from '../../hypervisor-shim/hypervisor.js';
@@ -28,7 +29,7 @@ export class GuestMaker {
   /** Defines the `generation`th guest in `slot`; it is off. */
   async make(generation: number, slot: number): Promise<GuestVm> {
     const name = this.names.guest(generation);
-    mkdirSync(this.files.directory, { recursive: true });
+    makeDirectories(this.files.directory);
     try {
       const disk = await this.#overlay(name);
       const channel = new IvshmemChannel(native.mapFile(pagePath(this.names, name), PAGE_BYTES));
@@ -46,10 +47,12 @@ export class GuestMaker {
           { tap: nics.tap, mac: nics.mac },
           { tap: nics.managementTap, mac: nics.managementMac },
         ],
+        takesDataDisk: this.config.storage.mode === 'handed-over',
+        ...(this.config.storage.mode === 'shared' && { sharedDirectory: this.config.storage.directory }),
         controlPage: { shm: this.names.page(name), bytes: PAGE_BYTES },
         serialLog,
       });
-      return new GuestVm(name, slot, nics.ifindex, machine, channel, serialLog);
+      return new GuestVm(name, slot, nics.ifindex, machine, channel, serialLog, disk);
     } catch (error) {
       await this.#removeTraces(name, slot);
       throw error;
@@ -62,7 +65,8 @@ export class GuestMaker {
     if (!machine) return undefined;
     const channel = new IvshmemChannel(native.mapFile(pagePath(this.names, name), PAGE_BYTES));
     const ifindex = await this.network.slotIfindex(slot);
-    return new GuestVm(name, slot, ifindex, machine, channel, this.#path(name, 'console.log'));
+    const files = [this.#path(name, 'console.log'), this.#path(name, 'qcow2')] as const;
+    return new GuestVm(name, slot, ifindex, machine, channel, ...files);
   }
 
   /** Removes what was being made or removed when the supervisor died: guests and slots other than these. */
@@ -123,9 +127,12 @@ export class GuestMaker {
   }
 
   #cmdline(name: string, nics: SlotNetwork): string {
-    const { address, gateway } = this.config;
+    const { address, gateway, address6, gateway6, storage } = this.config;
     const words = [`service=${address}`, `mgmt=${nics.managementAddress}`, `name=${name}`];
     if (gateway !== undefined) words.push(`gateway=${gateway}`);
+    if (address6 !== undefined) words.push(`service6=${address6}`);
+    if (gateway6 !== undefined) words.push(`gateway6=${gateway6}`);
+    if (storage.mode !== 'none') words.push(`storage=${storage.mode}:${storage.mount}`);
     return [this.image.cmdline, ...words.map(word => `holdfast.${word}`)].join(' ');
   }
 }

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import type { GuestReport } from '../../hypervisor-shim/guest-channel/guest-channel.js';
 import type { IvshmemChannel } from '../../hypervisor-shim/guest-channel/ivshmem.js';
-import type { Guest, GuestEvent } from '../../hypervisor-shim/hypervisor.js';
+import type { DataDisk, Guest, GuestEvent } from '../../hypervisor-shim/hypervisor.js';
 import type { GuestStatus } from '../api/types.js';
 import { now } from '../clock.js';
 
@@ -32,19 +32,24 @@ export class GuestVm {
     private readonly machine: Guest,
     readonly channel: IvshmemChannel,
     readonly serialLog: string,
+    /** Its own disk. */
+    readonly overlay: string,
   ) {}
 
   report(): GuestReport {
     return this.channel.read();
   }
 
-  /** Starts it and resolves when its service listens. Throws `HF_GUEST_BOOT` with the console's last lines. */
-  async boot(signal: AbortSignal): Promise<void> {
+  /**
+   * Starts it and resolves when its service listens, or waits for the disk it will be given. Throws `HF_GUEST_BOOT` with the
+   * console's last lines.
+   */
+  async boot(signal: AbortSignal, until: 'listening' | 'waiting'): Promise<void> {
     await this.machine.start();
     this.pid = await this.machine.pid();
-    for (const deadline = now() + BOOT_MS; this.report().application !== 'listening'; ) {
+    for (const deadline = now() + BOOT_MS; this.report().application !== until; ) {
       if (this.failure !== undefined) throw this.#bootError(this.failure);
-      if (now() > deadline) throw this.#bootError(`its service does not listen after ${BOOT_MS / 1000} s`);
+      if (now() > deadline) throw this.#bootError(`it is not ${until} after ${BOOT_MS / 1000} s`);
       await sleep(BOOT_POLL_MS, undefined, { signal });
     }
     if (this.failure !== undefined) throw this.#bootError(this.failure);
@@ -89,6 +94,21 @@ export class GuestVm {
     if ((await Promise.race([suspended, late])) === 'late' && this.pid !== undefined) {
       process.kill(this.pid, 'SIGKILL');
     }
+  }
+
+  /** Ends it, whatever state it is in: when this resolves nothing that it wrote is still on its way to a disk. */
+  async kill(): Promise<void> {
+    this.state = 'off';
+    this.pid = undefined;
+    await this.machine.kill();
+  }
+
+  attachDisk(disk: DataDisk): Promise<void> {
+    return this.machine.attachDisk(disk);
+  }
+
+  hasDataDisk(): Promise<boolean> {
+    return this.machine.hasDataDisk();
   }
 
   /** Hypervisor's word, asked now. */

@@ -38,7 +38,8 @@ export async function findImage(source: ServiceConfig['source']): Promise<Image>
   return readImage(isDirectory ? source.image : await build(source.image));
 }
 
-function readImage(directory: string): Image {
+/** Throws `HF_IMAGE_INVALID` unless it is a built image. */
+export function readImage(directory: string): Image {
   try {
     const manifest = JSON.parse(readFileSync(join(directory, 'manifest.json'), 'utf8')) as {
       cmdline: string;
@@ -63,11 +64,13 @@ async function build(yaml: string): Promise<string> {
     const { stdout } = await promisify(execFile)(BUILDER, [yaml], { maxBuffer: 64 << 20 });
     return stdout.trim().split('\n').at(-1) ?? '';
   } catch (cause) {
-    const said = (cause as { stderr?: string }).stderr?.trim().split('\n').slice(-5).join('\n');
+    const said = (cause as { stderr?: string }).stderr?.trim() ?? String(cause);
+    // The builder's own last word, if it had one: it names what could not be fetched or found, and what to do.
+    const [, why, remedy] = /^images: HF_\w+: ([\s\S]*)\n {2}remedy: (.*)$/m.exec(said) ?? [];
     throw new HoldfastError(
       'HF_IMAGE_BUILD',
-      `building ${yaml} failed: ${said ?? String(cause)}`,
-      `Run \`images/build ${yaml}\` to see all of it.`,
+      `building ${yaml} failed: ${why ?? said.split('\n').slice(-5).join('\n')}`,
+      remedy ?? `Run \`images/build ${yaml}\` to see all of it.`,
       { cause },
     );
   }

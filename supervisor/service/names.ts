@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { checkedName } from '../config/service-name.js';
 
 /** Slots of a service's data path; each has taps of its own, which successive guests of the slot use. */
 export const SLOTS = [0, 1, 2, 3] as const;
@@ -15,7 +16,9 @@ const BASE = 9;
 export class ServiceNames {
   readonly #base: string;
 
+  /** Throws `HF_SERVICE_UNKNOWN` for what is no name: it becomes part of paths that are removed. */
   constructor(readonly service: string) {
+    checkedName(service);
     this.#base = service.length <= BASE ? service : `${service.slice(0, 4)}${digest(service).slice(0, 5)}`;
   }
 

@@ -18,7 +18,7 @@ export interface SlotNetwork {
 /**
  * The host's side of a service's network, in the supervisor's own network namespace:
  *
- *   uplink bridge --- wirePeer (veth) wire [data path] tap a, tap b, ...      management bridge --- tap ma, tap mb, ...
+ *   uplink bridge --- wirePeer [data path] tap a, tap b, ...      management bridge --- tap ma, tap mb, ...
  *
  * The taps of the service network are on no bridge; the data path moves their frames.
  */
@@ -27,6 +27,7 @@ export class ServiceNetwork {
     private readonly names: ServiceNames,
     private readonly config: ServiceConfig,
     readonly wireIfindex: number,
+    readonly portIfindex: number,
     private readonly mtu: number,
   ) {}
 
@@ -52,14 +53,19 @@ export class ServiceNetwork {
       `addr add ${managementAddress(config, 1)} dev ${managementBridge}`,
       `link set ${managementBridge} up`,
     ]);
-    return new ServiceNetwork(names, config, ifindexOf(await links(), wire), mtu);
+    return ServiceNetwork.of(names, config, await links(), mtu);
   }
 
   /** What a supervisor made before. Throws as `create` does. */
   static async adopt(names: ServiceNames, config: ServiceConfig): Promise<ServiceNetwork> {
     const all = await links();
     const { mtu } = checkBridge(config.uplink.bridge, all);
-    return new ServiceNetwork(names, config, ifindexOf(all, names.wire), mtu);
+    return ServiceNetwork.of(names, config, all, mtu);
+  }
+
+  private static of(names: ServiceNames, config: ServiceConfig, all: Link[], mtu: number): ServiceNetwork {
+    const [wire, port] = [ifindexOf(all, names.wire), ifindexOf(all, names.wirePeer)];
+    return new ServiceNetwork(names, config, wire, port, mtu);
   }
 
   /** Interface index of the tap of a slot that was made before. */
@@ -113,7 +119,8 @@ async function removeDevices(wanted: string[]): Promise<void> {
   }
 }
 
-function checkBridge(bridge: string, all: Link[]): Link {
+/** Throws `HF_UPLINK_MISSING` or `HF_UPLINK_NO_BRIDGE` unless it is a bridge. */
+export function checkBridge(bridge: string, all: Link[]): Link {
   const link = all.find(candidate => candidate.ifname === bridge);
   if (link === undefined) {
     throw new HoldfastError(

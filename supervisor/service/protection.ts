@@ -1,14 +1,18 @@
 import type { DataPath } from '../../hypervisor-shim/datapath/datapath.js';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { type FlowVerdict, Replayer } from '../../hypervisor-shim/replay/replayer.js';
-import type { RecoveryReport, ServicePhase } from '../api/types.js';
+import type { Spiller } from '../../hypervisor-shim/spill/spiller.js';
+import type { HoldfastEvent, RecoveryReport, ServicePhase } from '../api/types.js';
 import { now } from '../clock.js';
-import type { ServiceConfig } from '../config/config.js';
-import type { EventLog } from '../events/event-log.js';
+import { hostAddresses, type ServiceConfig } from '../config/config.js';
+import type { EventLog, NewEvent } from '../events/event-log.js';
+import type { Interrupted } from '../recovery/interrupted.js';
 import type { GuestVm } from './guest.js';
 import type { GuestMaker } from './guest-maker.js';
+import { History } from './history.js';
 import { type ServiceNames, SLOTS } from './names.js';
 import { serviceMac } from './network.js';
+import { spillDirectory } from './spill.js';
 import type { SavedService, ServiceFiles } from './state-file.js';
 
 /** The primary's end, noticed and fenced, not yet recovered from. */
@@ -34,16 +38,24 @@ export class Protection {
   failedBackup: GuestVm | undefined;
   /** Ready for the next recovery. */
   replayer: Replayer | undefined;
+  /** Moves the log's input to files, if it is to be spilled. */
+  spiller: Spiller | undefined;
   fault: Fault | undefined;
+  /** The only guest that may write to storage that lasts. It may have ended, or not have got its disk yet. */
+  holder: GuestVm | undefined;
   /** When a drill injected its fault. */
   drillAt: number | undefined;
   /** Verdicts, by connection, of a recovery that a second fault interrupted: they belong into the report of the next. */
   unreported = new Map<string, FlowVerdict>();
+  /** A recovery that ended before its report. */
+  interrupted: Interrupted | undefined;
+  /** The log refused input, and has had no room to speak of since. */
+  logFull = false;
   /** There are held flows although the primary is well. */
   lateFlows = false;
   /** A replay is running: flows change state under its hands. */
   replaying = false;
-  recoveries = 0;
+  readonly history = new History();
   epoch = 0;
   /** Guests made so far. */
   generation = 0;
@@ -77,11 +89,22 @@ export class Protection {
     this.log.append(type, this.config.name, message, data);
   }
 
+  /** As `say`, of many at once. */
+  sayAll(events: NewEvent[]): void {
+    this.log.appendAll(this.config.name, events);
+  }
+
+  /** All that was ever said, of every service, oldest first. */
+  past(): AsyncIterable<HoldfastEvent> {
+    return this.log.since(1);
+  }
+
   /** Changes the phase; an event tells of each change, not of a new reason for the same. */
   become(phase: ServicePhase, reason?: string): void {
     const changed = phase !== this.phase;
     this.phase = phase;
     this.reason = reason;
+    if (phase === 'protected' && this.history.started()) this.save();
     if (changed) this.say(`service.${phase}`, reason ?? describe(this), { guests: this.#roles() });
   }
 
@@ -132,9 +155,10 @@ export class Protection {
     return Replayer.prepare(this.path, {
       namespace: this.names.replayNamespace,
       device: this.names.replayDevice,
-      address: this.config.address.split('/')[0]!,
+      ...hostAddresses(this.config),
       guestMac: serviceMac(this.config),
       masks: this.config.recovery.masks,
+      spillDirectory: spillDirectory(this.config, this.files),
     });
   }
 
@@ -146,7 +170,14 @@ export class Protection {
     primary.state = 'crashed';
     this.fault = { cause, detail, detectedAt, fencedAt: now(), faultAt: this.drillAt };
     this.drillAt = undefined;
+    this.history.failed(cause, detail, detectedAt);
+    if (!this.backup) this.waitForGuest(detail);
     this.wake();
+  }
+
+  /** The primary is lost and nothing can take over now. */
+  waitForGuest(detail: string): void {
+    this.become('recovering', `${detail}; no backup was ready, connections are held until one is`);
   }
 
   /** The backup died in its sleep: the service runs on, and the upkeep makes another. */
@@ -165,6 +196,8 @@ export class Protection {
       epoch: this.epoch,
       generation: this.generation,
       guests,
+      history: this.history.saved,
+      ...(this.holder && { holder: this.holder.name }),
     };
     this.files.save(state);
   }

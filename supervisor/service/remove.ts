@@ -5,6 +5,7 @@ import type { Hypervisor } from '../../hypervisor-shim/hypervisor.js';
 import { removeReplayNamespace } from '../../hypervisor-shim/replay/namespace.js';
 import { PIN_ROOT, type ServiceNames, SHM } from './names.js';
 import { removeNetwork } from './network.js';
+import { removeSpilled } from './spill.js';
 import type { ServiceFiles } from './state-file.js';
 
 /**
@@ -25,6 +26,7 @@ export async function removeService(
     () => removeNetwork(names),
     () => removePins(names),
     () => removePages(names),
+    () => removeSpilled(files),
     () => files.remove(),
   ];
   for (const step of steps) {

@@ -1,10 +1,18 @@
 import { existsSync } from 'node:fs';
+import { addressBytes } from '../../hypervisor-shim/datapath/addresses.js';
 import type { GuestEvent, Hypervisor } from '../../hypervisor-shim/hypervisor.js';
 import { macBytes } from '../../hypervisor-shim/replay/namespace.js';
-import type { ConnectionStatus, DrillFault, RecoveryReport, ServiceStatus } from '../api/types.js';
+import type {
+  ConnectionStatus,
+  DrillFault,
+  GuestStatus,
+  RecoveryReport,
+  ServiceStatus,
+} from '../api/types.js';
 import { atMonotonic } from '../clock.js';
-import type { ServiceConfig } from '../config/config.js';
+import { hostAddresses, type ServiceConfig } from '../config/config.js';
 import type { EventLog } from '../events/event-log.js';
+import type { ServiceSample } from '../metrics/sample.js';
 import { Pulse } from '../recovery/detect.js';
 import { drill } from '../recovery/drill.js';
 import { Janitor } from '../recovery/janitor.js';
@@ -12,22 +20,22 @@ import { Upkeep } from '../recovery/upkeep.js';
 import { adoptDataPath, adoptGuests } from './adopt.js';
 import { ensureBpffs } from './bpffs.js';
 import { loadDataPath } from './data-path.js';
-import { connectionStatus, countFlows } from './flows.js';
+import { connectionStatus, countFlows, countSegments } from './flows.js';
+import type { GuestVm } from './guest.js';
 import { GuestMaker } from './guest-maker.js';
 import type { Image } from './image.js';
 import type { ServiceNames } from './names.js';
 import { ServiceNetwork, serviceMac } from './network.js';
 import { type Fault, Protection } from './protection.js';
+import { startSpilling, trySpilling } from './spill.js';
 import type { SavedService, ServiceFiles } from './state-file.js';
-
-/** Flow records of a service. Each costs about half a KiB of kernel memory. */
-const MAX_FLOWS = 65_536;
+import { VolatileWatch } from './volatile.js';
 
 const CAUSES: Partial<Record<GuestEvent['kind'], Fault['cause']>> = {
   panicked: 'guest-panic',
   gone: 'guest-gone',
   // A rebooted kernel knows none of its connections; the supervisor does not let it come back.
-  shutdown: 'guest-gone',
+  shutdown: 'guest-shutdown',
 };
 
 export interface ServiceOptions {
@@ -46,6 +54,7 @@ export class Service {
   readonly #upkeep: Upkeep;
   readonly #pulse: Pulse;
   readonly #janitor: Janitor;
+  readonly #volatile: VolatileWatch;
   #running: Promise<void> = Promise.resolve();
   readonly #onGuest = (event: GuestEvent) => this.#guestEvent(event);
 
@@ -57,6 +66,7 @@ export class Service {
     this.#upkeep = new Upkeep(p);
     this.#pulse = new Pulse(p, hypervisor.accel);
     this.#janitor = new Janitor(p);
+    this.#volatile = new VolatileWatch(p);
     hypervisor.on('guest', this.#onGuest);
   }
 
@@ -66,18 +76,27 @@ export class Service {
     files.save({ name: config.name, ...o.given, epoch: 0, generation: 0, guests: [] });
     await ensureBpffs();
     const network = await ServiceNetwork.create(names, config);
+    const hosts = hostAddresses(config);
     const path = await loadDataPath({
       pinDirectory: names.pins,
-      address: Uint8Array.from(config.address.split('/')[0]!.split('.'), Number),
+      address: addressBytes(hosts.address),
+      address6: hosts.address6 === undefined ? undefined : addressBytes(hosts.address6),
       ports: config.ports,
       guestMac: macBytes(serviceMac(config)),
       compare: config.recovery.compare,
       logMiB: config.log.sizeMiB,
-      maxFlows: MAX_FLOWS,
+      onFull: config.log.onFull,
+      perConnectionMiB: config.log.perConnectionMiB,
+      maxFlows: config.connections.max,
+      onTableFull: config.connections.onFull,
     });
-    path.attachWire(network.wireIfindex);
+    path.attachWire(network.wireIfindex, network.portIfindex);
     const maker = new GuestMaker(o.hypervisor, config, names, files, o.image, network);
     const protection = new Protection(config, names, files, o.given, path, maker, o.log);
+    await startSpilling(protection).catch(error => {
+      path.close();
+      throw error;
+    });
     return new Service(config, protection, o.hypervisor);
   }
 
@@ -89,9 +108,11 @@ export class Service {
       const network = await ServiceNetwork.adopt(names, config);
       const maker = new GuestMaker(o.hypervisor, config, names, files, o.image, network);
       const protection = new Protection(config, names, files, o.given, path, maker, o.log);
+      protection.history.restore(saved.history);
       const service = new Service(config, protection, o.hypervisor);
       try {
         await adoptGuests(protection, saved);
+        await trySpilling(protection);
       } catch (error) {
         o.hypervisor.off('guest', service.#onGuest);
         throw error;
@@ -107,12 +128,28 @@ export class Service {
   async start(): Promise<void> {
     this.#pulse.start();
     this.#janitor.start();
-    const result = new Promise<void>((resolve, reject) => {
-      this.#upkeep.once('protected', resolve).once('failed', reject);
-      this.p.stopped.addEventListener('abort', () => reject(this.p.stopped.reason));
-    });
+    this.#volatile.start();
+    const result = this.protected();
     this.#running = this.#upkeep.run();
     await result;
+  }
+
+  /** Resolves when the service is protected. The first failure until then rejects, and so does its end. */
+  async protected(): Promise<void> {
+    const { stopped, phase } = this.p;
+    stopped.throwIfAborted();
+    if (phase === 'protected') return;
+    const over = new AbortController();
+    const { signal } = over;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#upkeep.once('protected', resolve).once('failed', reject);
+        stopped.addEventListener('abort', () => reject(stopped.reason), { signal });
+        signal.addEventListener('abort', () => this.#upkeep.off('protected', resolve).off('failed', reject));
+      });
+    } finally {
+      over.abort();
+    }
   }
 
   async status(): Promise<ServiceStatus> {
@@ -125,10 +162,41 @@ export class Service {
       ports: config.ports,
       accel: this.hypervisor.accel,
       epoch: p.epoch,
-      recoveries: p.recoveries,
-      guests: await Promise.all(p.guests().map(({ guest, role }) => guest.status(role))),
+      ...p.history.status(),
+      storage: {
+        mode: config.storage.mode,
+        holder: p.holder?.name,
+        volatileBytes: this.#volatile.written,
+      },
+      guests: await Promise.all(this.#guests().map(({ guest, role }) => guest.status(role))),
       ...countFlows(p),
     };
+  }
+
+  sample(): ServiceSample {
+    const { p } = this;
+    const { startedAt, recoveriesByCause } = p.history.status();
+    return {
+      name: this.config.name,
+      phase: p.phase,
+      epoch: p.epoch,
+      startedAt,
+      guests: this.#guests().map(({ guest, role }) => ({ role, state: guest.state })),
+      connections: countFlows(p).connections,
+      maxConnections: p.path.maxFlows,
+      recoveriesByCause,
+      counters: p.path.stats(),
+      segments: countSegments(p),
+      spill: p.spiller?.state,
+      heartbeatAgeMs: this.#pulse.heartbeatAgeMs,
+    };
+  }
+
+  /** Those that have a role, and the one that boots, which is to have one. */
+  #guests(): { guest: GuestVm; role: GuestStatus['role'] }[] {
+    const { booting, primary } = this.p;
+    const all: { guest: GuestVm; role: GuestStatus['role'] }[] = this.p.guests();
+    return booting ? [...all, { guest: booting, role: primary ? 'backup' : 'primary' }] : all;
   }
 
   connections(): ConnectionStatus[] {
@@ -145,6 +213,7 @@ export class Service {
     this.hypervisor.off('guest', this.#onGuest);
     this.#pulse.stop();
     this.#janitor.stop();
+    this.#volatile.stop();
     p.become('stopping');
     p.stop();
     // Ends a replay that is under way, too.
@@ -152,6 +221,7 @@ export class Service {
     await this.#running;
     await p.replayer?.dispose();
     await Promise.all(p.guests().map(({ guest }) => guest.busy));
+    await p.spiller?.stop();
     p.path.close();
   }
 

@@ -1,5 +1,9 @@
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { z } from 'zod';
+import { makeDirectories } from '../../hypervisor-shim/directories.js';
+import { checkedName, SERVICE_NAME } from '../config/service-name.js';
+import type { SavedHistory } from './history.js';
 
 /** What a later daemon must know of a service: to take it down, and one day to adopt it. */
 export interface SavedService {
@@ -11,17 +15,41 @@ export interface SavedService {
   epoch: number;
   /** Guests made so far: names are never used twice. */
   generation: number;
+  /** The only guest that may write to storage that lasts. */
+  holder?: string;
   guests: { name: string; slot: number; role: 'primary' | 'backup' | 'former' }[];
+  history?: SavedHistory;
+  /** Of the host, by its kernel: what was saved in another has ended with that. */
+  boot?: string;
 }
+
+/** Checked as far as the rest relies on it: a disk error must not become a guest with a strange name. */
+const savedService = z.looseObject({
+  name: z.string(),
+  config: z.string(),
+  source: z.string(),
+  epoch: z.int(),
+  generation: z.int(),
+  boot: z.string().optional(),
+  guests: z.array(
+    z.object({
+      name: z.string(),
+      slot: z.int().min(0).max(3),
+      role: z.enum(['primary', 'backup', 'former']),
+    }),
+  ),
+});
 
 /** Places of a service below the state directory. */
 export class ServiceFiles {
   readonly #services: string;
 
+  /** Throws `HF_SERVICE_UNKNOWN` for what is no name: paths are made of it. */
   constructor(
     stateDir: string,
     readonly service: string,
   ) {
+    checkedName(service);
     this.#services = join(stateDir, 'services');
   }
 
@@ -38,15 +66,17 @@ export class ServiceFiles {
   }
 
   /** Replaces the state file as a whole. */
-  save(state: SavedService): void {
-    mkdirSync(this.#services, { recursive: true });
+  save(given: SavedService): void {
+    const state = { boot: hostBoot(), ...given };
+    makeDirectories(this.#services);
     writeFileSync(`${this.#state}.new`, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600 });
     renameSync(`${this.#state}.new`, this.#state);
   }
 
+  /** Undefined if there is none, or it is damaged. */
   load(): SavedService | undefined {
     try {
-      return JSON.parse(readFileSync(this.#state, 'utf8')) as SavedService;
+      return savedService.parse(JSON.parse(readFileSync(this.#state, 'utf8'))) as SavedService;
     } catch {
       return undefined;
     }
@@ -59,10 +89,17 @@ export class ServiceFiles {
   }
 }
 
+/** Whether the host has been started anew since: no guest, no data path and no connection of then is left. */
+export const hostRestarted = ({ boot }: SavedService): boolean => boot !== undefined && boot !== hostBoot();
+
+const hostBoot = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+
 /** Names of the services that have a state file. */
 export function savedServices(stateDir: string): string[] {
   try {
-    return readdirSync(join(stateDir, 'services')).flatMap(file => /^(.+)\.json$/.exec(file)?.[1] ?? []);
+    const files = readdirSync(join(stateDir, 'services'));
+    const names = files.flatMap(file => /^(.+)\.json$/.exec(file)?.[1] ?? []);
+    return names.filter(name => SERVICE_NAME.test(name));
   } catch {
     return [];
   }

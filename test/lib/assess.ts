@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { formatEndpoint } from '../../hypervisor-shim/datapath/addresses.js';
 import type { DrillFault, GuestStatus, RecoveryReport } from '../../supervisor/api/types.js';
 import type { ClientResult } from './client.js';
 import { longestSilence, summarize } from './gaps.js';
@@ -9,7 +10,8 @@ export interface Evidence {
   fault: DrillFault;
   clients: ClientResult[];
   trace: Trace;
-  clientAddress: string;
+  /** Of IPv4, and of IPv6. */
+  clientAddresses: string[];
   report: RecoveryReport;
   /** Guests just before the fault and after the recovery. */
   primaryBefore: GuestStatus;
@@ -110,12 +112,14 @@ export function assess(evidence: Evidence): RoundNumbers {
 }
 
 /** Promise P6: each client's connection has a verdict, and it is `kept`. */
-function judgeReport({ report, clients, clientAddress }: Evidence): string[] {
+function judgeReport({ report, clients, clientAddresses }: Evidence): string[] {
   const verdicts = new Map(report.verdicts.map(verdict => [verdict.client, verdict]));
   return [
     ...unless(report.lost === 0, `the report counts ${report.lost} lost`),
     ...clients.flatMap(client => {
-      const verdict = verdicts.get(`${clientAddress}:${client.localPorts[0]}`);
+      const [verdict] = clientAddresses.flatMap(
+        address => verdicts.get(formatEndpoint(address, client.localPorts[0]!)) ?? [],
+      );
       if (verdict === undefined) return [`${client.label} (port ${client.localPorts[0]}) has no verdict`];
       return unless(verdict.outcome === 'kept', `${client.label} was judged lost: ${verdict.reason}`);
     }),

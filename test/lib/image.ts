@@ -16,13 +16,23 @@ const SMALL_MAX = 128 << 10;
 /** A first build downloads and unpacks Debian packages. */
 const BUILD_MS = 20 * 60_000;
 
-/** Builds the image, or takes it from the cache. `HOLDFAST_TEST_IMAGE` names a finished one instead. */
-export async function findImage(onProgress: (text: string) => void = () => {}): Promise<Image> {
+/**
+ * Builds the image of the example appliance, or of another one, or takes it from the cache. `HOLDFAST_TEST_IMAGE` names a finished
+ * one in place of the example's.
+ */
+export async function findImage(
+  onProgress: (text: string) => void = () => {},
+  appliance?: string,
+): Promise<Image> {
   const given = process.env.HOLDFAST_TEST_IMAGE;
-  if (given) return readImage(given);
+  if (given && appliance === undefined) return readImage(given);
   const build = join(repositoryRoot(), 'images/build');
   // the build fetches packages, by the proxy of this machine if it has one
-  const { stdout } = await run([build], { env: process.env, timeoutMs: BUILD_MS, onStderr: onProgress });
+  const { stdout } = await run([build, ...(appliance === undefined ? [] : [appliance])], {
+    env: process.env,
+    timeoutMs: BUILD_MS,
+    onStderr: onProgress,
+  });
   return readImage(stdout.trim().split('\n').at(-1)!);
 }
 

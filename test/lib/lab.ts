@@ -1,6 +1,7 @@
 import { type ChildProcess, execFileSync, type StdioOptions } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { removeMountPoints } from '../../hypervisor-shim/libvirt/daemon-launch.js';
 import { removeMarkedFiles } from './leftovers.js';
 import { commandLine, inside, namespaceName, namespacePids, removeNamespaces } from './namespaces.js';
 import { ProcessGroups, startTime } from './processes.js';
@@ -13,18 +14,24 @@ import { type RunOptions, type RunResult, run } from './run.js';
  *   hf-TAG-c0 (eth0 10.77.0.100) --- c0 |
  *   hf-TAG-c1 (eth0 10.77.0.101) --- c1 | br0 in hf-TAG-host        service: 10.77.0.10
  *
+ * IPv6 beside IPv4: clients fd77::100, fd77::101, ..., service fd77::10.
+ *
  * Commands enter by `nsenter --net`, not `ip netns exec`: the latter remounts /sys, which hides the BPF file system and
  * with it the pinned data path.
  */
 export const SERVICE_ADDRESS = '10.77.0.10';
+export const SERVICE_ADDRESS6 = 'fd77::10';
+/** Of the first client namespace. */
+export const CLIENT_ADDRESS = '10.77.0.100';
 export const BRIDGE = 'br0';
 const CLIENT_DEV = 'eth0';
 
 export interface ClientNamespace {
   name: string;
-  /** Its network device and IPv4 address. */
+  /** Its network device, IPv4 and IPv6 address. */
   dev: string;
   address: string;
+  address6: string;
 }
 
 const open = new Set<Lab>();
@@ -71,6 +78,7 @@ export class Lab {
         name: namespaceName(this.tag, `c${i}`),
         dev: CLIENT_DEV,
         address: `10.77.0.${100 + i}`,
+        address6: `fd77::${100 + i}`,
       };
       await run(['ip', 'netns', 'add', client.name]);
       // made in place, so that an interrupted run leaves no device in the root namespace
@@ -78,7 +86,9 @@ export class Lab {
       await this.#ip(this.host, `link set c${i} master ${BRIDGE} up`);
       await this.#ip(client.name, 'link set lo up');
       await this.#ip(client.name, `addr add ${client.address}/24 dev ${client.dev}`);
-      await this.#ip(client.name, `-6 addr add fd77::${100 + i}/64 dev ${client.dev} nodad`).catch(() => {}); // no IPv6 here
+      await this.#ip(client.name, `-6 addr add ${client.address6}/64 dev ${client.dev} nodad`).catch(
+        () => {},
+      ); // no IPv6 here
       await this.#ip(client.name, `link set ${client.dev} up`);
       this.clients.push(client);
     }
@@ -133,6 +143,7 @@ export class Lab {
   async #dispose(): Promise<void> {
     await this.#groups.stopAll();
     await removeNamespaces(this.tag);
+    await removeMountPoints();
     rmSync(this.dir, { recursive: true, force: true });
     open.delete(this);
   }
@@ -162,6 +173,7 @@ export async function sweep(tag: string): Promise<void> {
     throw new Error(`lab ${tag} is in use by process ${pid}; wait for it or choose another tag`);
   await removeNamespaces(tag);
   removeMarkedFiles(tag);
+  await removeMountPoints();
   rmSync(labDir(tag), { recursive: true, force: true });
 }
 

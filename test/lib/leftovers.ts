@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { run } from './run.js';
+import { mountedOver } from '../../hypervisor-shim/libvirt/daemon-config.js';
+import { run, sleep } from './run.js';
 
 const BPFFS = '/sys/fs/bpf';
 const SHM = '/dev/shm';
@@ -23,7 +24,44 @@ export async function leftovers(tag: string, options: LeftoverOptions = {}): Pro
     ...links.flatMap(line => /^\d+: (hf[^:@]*)/.exec(line)?.[1] ?? []).map(name => `device ${name}`),
     ...markedFiles(tag).map(path => `file ${path}`),
     ...hypervisorProcesses(stateDir),
+    ...(await mountPoints()).map(path => `mount point ${path}`),
   ];
+}
+
+/** How long one that is starting or ending may leave them so, ms. */
+const MOUNT_POINTS_MS = 10_000;
+
+/** Empty directories over which a private libvirtd mounts its own, and that none uses: those that stay so. */
+async function mountPoints(): Promise<string[]> {
+  let unused = unusedMountPoints();
+  for (const deadline = Date.now() + MOUNT_POINTS_MS; unused.length > 0 && Date.now() < deadline; ) {
+    await sleep(500);
+    const again = unusedMountPoints();
+    unused = unused.filter(path => again.includes(path));
+  }
+  return unused;
+}
+
+function unusedMountPoints(): string[] {
+  const used = new Set(readdirSync('/proc').flatMap(pid => (/^\d+$/.test(pid) ? mountsOf(pid) : [])));
+  return Object.values(mountedOver).filter(path => isEmpty(path) && !used.has(path));
+}
+
+function mountsOf(pid: string): string[] {
+  try {
+    const lines = readFileSync(`/proc/${pid}/mountinfo`, 'latin1').split('\n');
+    return lines.map(line => line.split(' ')[4] ?? '');
+  } catch {
+    return [];
+  }
+}
+
+function isEmpty(path: string): boolean {
+  try {
+    return readdirSync(path).length === 0;
+  } catch {
+    return false;
+  }
 }
 
 /** Pins and shm files whose path carries `tag` as a word. */

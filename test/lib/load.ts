@@ -1,5 +1,5 @@
 import type { Image } from './image.js';
-import { type ClientNamespace, type Lab, SERVICE_ADDRESS } from './lab.js';
+import { type ClientNamespace, type Lab, SERVICE_ADDRESS, SERVICE_ADDRESS6 } from './lab.js';
 import { makeUploadBody, Traffic } from './traffic.js';
 
 /** Transfers last about half a minute: a fault a few seconds in finds all of them far from their end. */
@@ -19,15 +19,25 @@ export const BEYOND_BUFFERS = 11 << 20;
 /** A transfer is in flight once so much of it has moved. */
 export const IN_FLIGHT = 512 << 10;
 
+/** IPv4 only, or clients of IPv4 and IPv6 by turns. */
+export type Families = 'ipv4' | 'both';
+
 /** Traffic against the example appliance at the laboratory's service address. */
-export function makeTraffic(lab: Lab, client: ClientNamespace, image: Image, timeoutMs: number): Traffic {
-  const target = {
-    httpUrl: `http://${SERVICE_ADDRESS}`,
-    sinkUrl: `http://${SERVICE_ADDRESS}:8080`,
+export function makeTraffic(
+  lab: Lab,
+  client: ClientNamespace,
+  image: Image,
+  timeoutMs: number,
+  families: Families = 'ipv4',
+): Traffic {
+  const target = (host: string) => ({
+    httpUrl: `http://${host}`,
+    sinkUrl: `http://${host}:8080`,
     files: image.files,
     small: image.small,
-  };
-  return new Traffic(lab, client, target, timeoutMs);
+  });
+  const [four, six] = [target(SERVICE_ADDRESS), target(`[${SERVICE_ADDRESS6}]`)];
+  return new Traffic(lab, client, families === 'both' ? [four, six] : [four], timeoutMs);
 }
 
 /** Starts `connections` clients, mixed as 20 curl, 5 wget, 10 uploads and 15 keep-alive loops in 50. */
@@ -36,8 +46,9 @@ export function startMixedLoad(
   client: ClientNamespace,
   image: Image,
   connections: number,
+  families: Families = 'ipv4',
 ): Traffic {
-  const traffic = makeTraffic(lab, client, image, CLIENT_TIMEOUT_MS);
+  const traffic = makeTraffic(lab, client, image, CLIENT_TIMEOUT_MS, families);
   const upload = makeUploadBody(lab, UPLOAD_BYTES);
   const files = [...image.files.keys()];
   const wgets = Math.round(connections / 10);

@@ -4,9 +4,9 @@ import type { DrillFault, RecoveryReport } from '../../supervisor/api/types.js';
 import { assess, type RoundNumbers } from './assess.js';
 import { Capture } from './capture.js';
 import { findImage, type Image } from './image.js';
-import { BRIDGE, type ClientNamespace, Lab, SERVICE_ADDRESS, sweep } from './lab.js';
+import { BRIDGE, type ClientNamespace, Lab, SERVICE_ADDRESS, SERVICE_ADDRESS6, sweep } from './lab.js';
 import { leftovers } from './leftovers.js';
-import { BEYOND_BUFFERS, boundReceiveBuffers, IN_FLIGHT, startMixedLoad } from './load.js';
+import { BEYOND_BUFFERS, boundReceiveBuffers, type Families, IN_FLIGHT, startMixedLoad } from './load.js';
 import { guestOf, Supervisor } from './supervisor.js';
 import { shiftTimestamps } from './ts-shift.js';
 
@@ -24,6 +24,8 @@ export interface ScenarioOptions {
   rounds?: number;
   /** Added to the client's TCP timestamps, see ts-shift.ts. */
   clientTsShift?: number;
+  /** Default: IPv4. */
+  families?: Families;
   /** Merged over the service's configuration, top-level fields. */
   config?: Record<string, unknown>;
   log?: (line: string) => void;
@@ -58,7 +60,10 @@ export async function runScenario(options: ScenarioOptions = {}): Promise<Scenar
     const status = await supervisor.up(serviceConfig(tag, image, options.config));
     result.accel = status.accel;
     for (let round = 1; round <= rounds; round++) {
-      const numbers = await runRound({ supervisor, client, image, tag, fault, connections, log });
+      const { families } = options;
+      const numbers = await runRound({
+        ...{ supervisor, client, image, tag, fault, connections, families, log },
+      });
       result.rounds.push(numbers);
       result.failures.push(...numbers.failures.map(text => (rounds > 1 ? `round ${round}: ${text}` : text)));
       if (round < rounds) await supervisor.protectedAgain(tag);
@@ -94,14 +99,15 @@ interface Round {
   tag: string;
   fault: DrillFault;
   connections: number;
+  families: Families | undefined;
   log: (line: string) => void;
 }
 
 async function runRound(round: Round): Promise<RoundResult> {
-  const { supervisor, client, image, tag, fault, connections, log } = round;
+  const { supervisor, client, image, tag, fault, connections, families, log } = round;
   const { lab } = supervisor;
   const capture = await Capture.start(lab, client);
-  const traffic = startMixedLoad(lab, client, image, connections);
+  const traffic = startMixedLoad(lab, client, image, connections, families);
   log(`opening ${connections} connections`);
   await traffic.waitInFlight(IN_FLIGHT, BEYOND_BUFFERS, START_MS);
   await sleep(CALM_MS);
@@ -118,7 +124,7 @@ async function runRound(round: Round): Promise<RoundResult> {
     fault,
     clients,
     trace: capture.trace(SERVICE_PORTS),
-    clientAddress: client.address,
+    clientAddresses: [client.address, client.address6],
     report,
     primaryBefore: guestOf(statusBefore, 'primary'),
     backupBefore: guestOf(statusBefore, 'backup'),
@@ -140,6 +146,7 @@ export function serviceConfig(name: string, image: Image, extra: Record<string, 
   return {
     name,
     address: `${SERVICE_ADDRESS}/24`,
+    address6: `${SERVICE_ADDRESS6}/64`,
     ports: SERVICE_PORTS,
     source: { image: image.dir },
     uplink: { bridge: BRIDGE },

@@ -1,5 +1,5 @@
 import { createCipheriv, createHash } from 'node:crypto';
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, renameSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExpectedBody } from './body-check.js';
 import { Client, type ClientPlan, type ClientResult, CURL_REPORT, type Progress } from './client.js';
@@ -26,13 +26,16 @@ export function makeUploadBody(lab: Lab, bytes: number): UploadBody {
   const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, 7), Buffer.alloc(16));
   const hash = createHash('sha256');
   const zeros = Buffer.alloc(1 << 20);
-  const file = openSync(path, 'w', 0o600);
+  // a client may be reading one made before: that must stay whole
+  const unfinished = `${path}.unfinished`;
+  const file = openSync(unfinished, 'w', 0o600);
   for (let left = bytes; left > 0; left -= zeros.length) {
     const piece = cipher.update(zeros.subarray(0, Math.min(left, zeros.length)));
     hash.update(piece);
     writeSync(file, piece);
   }
   closeSync(file);
+  renameSync(unfinished, path);
   return { path, bytes, sha256: hash.digest('hex') };
 }
 
@@ -46,10 +49,16 @@ export class Traffic {
   constructor(
     readonly lab: Lab,
     readonly namespace: ClientNamespace,
-    readonly target: ServiceTarget,
+    /** Where clients go, in turn. */
+    private readonly targets: readonly [ServiceTarget, ...ServiceTarget[]],
     /** No client runs longer, ms. */
     readonly timeoutMs = 120_000,
   ) {}
+
+  /** Of the next client. */
+  private get target(): ServiceTarget {
+    return this.targets[this.clients.length % this.targets.length]!;
+  }
 
   /** curl of one large file at about `bytesPerSecond`. */
   curl(path: string, bytesPerSecond: number): Client {
@@ -77,19 +86,34 @@ export class Traffic {
     });
   }
 
-  /** curl -T of `upload` to the sink, whose answer must be the body's SHA-256. */
-  upload(upload: UploadBody, bytesPerSecond: number): Client {
-    const answer = `${upload.sha256}\n`;
-    const sha256 = createHash('sha256').update(answer).digest('hex');
+  /** curl -T of `upload` to the sink, whose answer must be the body's SHA-256. Kept there only if the path is below /data. */
+  upload(upload: UploadBody, bytesPerSecond: number, path = '/'): Client {
     return this.#start({
       kind: 'upload',
       label: `upload of ${upload.bytes} bytes`,
       argv: [
         ...[...CURL, '-H', 'Expect:', '--limit-rate', `${Math.round(bytesPerSecond)}`, '-w', CURL_REPORT],
-        ...['-T', upload.path, '-o', '-', `${this.target.sinkUrl}/`],
+        ...['-T', upload.path, '-o', '-', this.target.sinkUrl + path],
       ],
-      bodies: [{ bytes: answer.length, sha256 }],
+      bodies: [answerTo(upload)],
       upload: { path: upload.path, bytes: upload.bytes },
+    });
+  }
+
+  /** One curl process that uploads in turn over one connection; each body is kept as /data/NAME. */
+  store(uploads: { name: string; body: UploadBody }[], perSecond: number): Client {
+    const config = join(this.lab.dir, `store-${this.clients.length}-${this.namespace.name}.curlrc`);
+    const lines = uploads.map(
+      ({ name, body: { path } }) =>
+        `url = "${this.target.sinkUrl}/data/${name}"\nupload-file = "${path}"\noutput = "-"\n`,
+    );
+    writeFileSync(config, lines.join(''));
+    const pace = ['-H', 'Expect:', '--rate', `${perSecond}/s`, '--fail-early'];
+    return this.#start({
+      kind: 'keep-alive',
+      label: `${uploads.length} uploads over one connection`,
+      argv: [...CURL, ...pace, '-w', CURL_REPORT, '--config', config],
+      bodies: uploads.map(({ body }) => answerTo(body)),
     });
   }
 
@@ -108,6 +132,17 @@ export class Traffic {
       label: `keep-alive loop of ${requests} requests`,
       argv: [...CURL, '--rate', `${perSecond}/s`, '--fail-early', '-w', CURL_REPORT, '--config', config],
       bodies: sequence.map(path => body(this.target.small, path)),
+    });
+  }
+
+  /** One curl process that gets back in turn, over one connection, what was stored. */
+  fetch(uploads: { name: string; body: UploadBody }[]): Client {
+    const urls = uploads.flatMap(({ name }) => ['-o', '-', `${this.target.httpUrl}/data/${name}`]);
+    return this.#start({
+      kind: 'keep-alive',
+      label: `${uploads.length} files that were stored`,
+      argv: [...CURL, '--fail-early', '-w', CURL_REPORT, ...urls],
+      bodies: uploads.map(({ body }) => body),
     });
   }
 
@@ -147,6 +182,12 @@ export class Traffic {
     this.clients.push(client);
     return client;
   }
+}
+
+/** What the sink says to a body. */
+function answerTo(upload: UploadBody): ExpectedBody {
+  const answer = `${upload.sha256}\n`;
+  return { bytes: answer.length, sha256: createHash('sha256').update(answer).digest('hex') };
 }
 
 function body(files: Map<string, ExpectedBody>, path: string): ExpectedBody {

@@ -3,20 +3,21 @@
 #ifndef HF_CONTROL_FLOW_H
 #define HF_CONTROL_FLOW_H
 #include "handshake.h"
-#include "log.h"
+#include "unlogged.h"
 
 /* Gives the flow to another guest and makes it ready for a replay from its trim point. */
 static __always_inline __u32 begin_replay(struct hf_flow *f, const struct hf_request *r)
 {
-	if (f->state != HF_TRACKED && f->state != HF_SPLICED && f->state != HF_REPLAYING)
+	if ((f->state != HF_TRACKED && f->state != HF_SPLICED && f->state != HF_REPLAYING) || f->unlogged)
 		return HF_STALE;
+	if (f->epoch != r->epoch)
+		f->failovers++; /* another try with the same guest is none */
 	f->state = HF_REPLAYING;
 	f->owner = r->slot & (HF_SLOTS - 1);
 	f->epoch = r->epoch;
 	f->answered = 0;
 	f->replay_wscale = 0;
 	f->k = 0;
-	f->failovers++;
 	if (f->out_sent > f->compare_end)
 		f->compare_end = f->out_sent;
 	return HF_DONE;
@@ -36,28 +37,31 @@ static __always_inline __u32 splice(struct hf_flow *f, const struct hf_control *
 	if (f->g_snd_nxt < f->out_acked)
 		return HF_WAIT_OUTPUT;
 	f->state = HF_SPLICED;
+	f->in_acked = f->g_ack; /* user space tells the client at once */
 	close_if_done(f, now);
 	return HF_DONE;
 }
 
-#define SEGMENTS_PER_CALL 64
-
-/* Gives input segments below index `until` back; HF_AGAIN when more are left than one call does. */
-static __always_inline __u32 free_input(struct hf_flow *f, __u32 id, __u32 until)
+/*
+ * Whether input segments [first, first + count), copied to the spill file, may be freed. What the guest has acknowledged is
+ * read by a replay only, and a replay begins behind a fence and a grace period: so nobody reads or writes here.
+ */
+static __always_inline __u32 may_spill(const struct hf_flow *f, const struct hf_control *c, const struct hf_request *r)
 {
-	for (int i = 0; i < SEGMENTS_PER_CALL; i++) {
-		__u32 index = f->in_first;
-		if (index >= until || index >= f->in_limit)
-			return HF_DONE;
-		struct hf_seg_key key = { id, kind_index(HF_INPUT, index) };
-		__u32 address = find_segment(id, key.kind_index);
-		if (address) {
-			bpf_map_delete_elem(&segments, &key);
-			give_back(address, index != 0);
-		}
-		f->in_first = index + 1;
+	__u64 done = f->g_ack < f->in_end ? f->g_ack : f->in_end;
+
+	if ((f->state != HF_TRACKED && f->state != HF_SPLICED) || f->unlogged || f->in_first != r->first)
+		return HF_STALE;
+	if (!in_current_epoch(c, f))
+		return HF_FENCED;
+	if (!r->count || r->count > HF_SPILL_AT_ONCE || r->first + r->count > input_index(done))
+		return HF_WAIT_INPUT;
+	for (int i = 0; i < HF_CLAIMS; i++) {
+		/* a CPU that compares a repeated segment, which was not acknowledged yet when it came */
+		if (f->claim_used[i] && input_index(f->claims[i].start) < r->first + r->count)
+			return HF_WAIT_INPUT;
 	}
-	return HF_AGAIN;
+	return HF_AGAIN; /* to be freed outside the lock */
 }
 
 /* Gives captured segments back, newest first. */
@@ -73,6 +77,7 @@ static __always_inline __u32 free_captured(struct hf_flow *f, __u32 id)
 		struct hf_seg_header *header = (void *)segment;
 		struct hf_seg_key key = { id, header->kind_index };
 		f->segments = header->next;
+		f->captured--;
 		bpf_map_delete_elem(&segments, &key);
 		give_back(address, 0);
 	}
@@ -106,7 +111,13 @@ static __always_inline __u32 change_flow(struct hf_flow *f, const struct hf_cont
 			return HF_STALE;
 		f->in_base = r->in_end;
 		f->out_base = r->out;
+		f->share_used = 0;
 		return HF_AGAIN; /* published; what it frees comes after */
+	case HF_OP_SPILL:
+		return may_spill(f, c, r);
+	case HF_OP_LOSE:
+		f->lost = 1;
+		/* fallthrough */
 	case HF_OP_CLOSE:
 		f->state = HF_CLOSED;
 		f->closed_ns = now;
@@ -150,6 +161,14 @@ static __noinline __u32 trim_input(__u32 id)
 	return f ? free_input(f, id, input_index(f->in_base)) : HF_STALE;
 }
 
+/* Gives back the input segments below index `until`, which are in the spill file. */
+static __noinline __u32 spill_input(__u32 id, __u32 until)
+{
+	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
+
+	return f ? free_input(f, id, until) : HF_STALE;
+}
+
 /*
  * Run by user space with a request in place of a frame (BPF_PROG_TEST_RUN). A SEC("syscall") program would be the plain
  * form, but those sleep, and 6.1 lets no sleepable program take a spin lock.
@@ -180,6 +199,8 @@ int control_flow(struct __sk_buff *skb)
 				r.result = reap_flow(id);
 			if (r.op == HF_OP_TRIM && r.result == HF_AGAIN)
 				r.result = trim_input(id);
+			if (r.op == HF_OP_SPILL && r.result == HF_AGAIN)
+				r.result = spill_input(id, r.first + r.count);
 		}
 	}
 	bpf_skb_store_bytes(skb, 0, &r, sizeof(r), 0);

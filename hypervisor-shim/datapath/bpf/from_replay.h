@@ -14,7 +14,7 @@
 static __always_inline void clamp_ack(const struct hf_flow *f, const struct packet *p, struct edit *e)
 {
 	__u32 limit = out_seq(f, f->out_acked) - f->d;
-	__u32 shift = f->guest.wscale == HF_NO_WSCALE ? 0 : shift_of(f->client.wscale); /* both ends or none */
+	__u32 shift = client_shift_at_guest(f);
 	__u64 window = (__u64)p->window << f->replay_wscale, room = f->client.mss;
 
 	__u32 ack = p->ack;
@@ -42,9 +42,9 @@ int from_replay(struct __sk_buff *skb)
 
 	if (!c || !w)
 		return TC_ACT_SHOT;
-	if (parse(skb, &p) != PKT_TCP || p.daddr != c->addr4 || !protected_port(c, p.dport) || p.flags & TH_RST)
+	if (parse(skb, &p) != PKT_TCP || !is_service(c, &p, p.daddr) || !protected_port(c, p.dport) || p.flags & TH_RST)
 		return drop(HF_STAT_DROP_REPLAY);
-	client_side_key(&key, p.saddr, p.sport, p.dport);
+	client_side_key(&key, p.family, p.saddr, p.sport, p.dport);
 	f = find_flow(&key, &id);
 	if (!f)
 		return drop(HF_STAT_DROP_REPLAY);
@@ -60,7 +60,11 @@ int from_replay(struct __sk_buff *skb)
 			tsval = p.tsval + f->k;
 			ifindex = c->slots[f->owner & (HF_SLOTS - 1)].ifindex;
 		}
+		/* what the two agreed on: the client uses no option that the first guest refused */
 		client = f->client;
+		client.flags &= f->server.flags | HF_OPT_ECN;
+		if (f->server.wscale == HF_NO_WSCALE)
+			client.wscale = HF_NO_WSCALE;
 		bpf_spin_unlock(&f->lock);
 		if (!ifindex || mirror_syn(skb, &p, &client, tsval))
 			return drop(HF_STAT_DROP_REPLAY);
@@ -73,8 +77,8 @@ int from_replay(struct __sk_buff *skb)
 		w->edit.val_add = f->k;
 		w->edit.val_cap = f->c_tsval;
 		w->edit.capped = 1;
-		/* L7: a FIN only where the client's own stands */
-		if (end <= f->in_end && (!(p.flags & TH_FIN) || end == f->fin_in))
+		/* L7: a FIN only where the client's own stands; the ACKs behind it have no more than its number */
+		if (end <= (p.len ? f->in_end : in_total(f)) && (!(p.flags & TH_FIN) || end == f->fin_in))
 			ifindex = c->slots[f->owner & (HF_SLOTS - 1)].ifindex;
 	}
 	bpf_spin_unlock(&f->lock);

@@ -19,6 +19,12 @@ static __always_inline struct hf_control *get_control(void)
 	return bpf_map_lookup_elem(&control, &zero);
 }
 
+/* To the client: into the bridge, as if it had arrived over the veth. */
+static __always_inline int to_wire(const struct hf_control *c)
+{
+	return bpf_redirect(c->port_ifindex, BPF_F_INGRESS);
+}
+
 static __always_inline int protected_port(const struct hf_control *c, __u16 port)
 {
 	__u32 n = bpf_ntohs(port);
@@ -26,14 +32,27 @@ static __always_inline int protected_port(const struct hf_control *c, __u16 port
 	return c->ports[(n >> 3) & (HF_PORT_BYTES - 1)] >> (n & 7) & 1;
 }
 
-static __always_inline void client_side_key(struct hf_key *k, __u32 raddr, __u16 rport, __u16 lport)
+static __always_inline int same_address(const __u32 *a, const __u32 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
+/* Whether an address of a packet is the service's. */
+static __always_inline int is_service(const struct hf_control *c, const struct packet *p, const __u32 *address)
+{
+	if (p->family == 4)
+		return address[3] == c->addr4;
+	return c->addr6[0] && same_address(address, c->addr6);
+}
+
+static __always_inline void client_side_key(struct hf_key *k, __u8 family, const __u32 *raddr, __u16 rport, __u16 lport)
 {
 	__builtin_memset(k, 0, sizeof(*k));
-	k->raddr[3] = raddr;
+	__builtin_memcpy(k->raddr, raddr, sizeof(k->raddr));
 	k->rport = rport;
 	k->lport = lport;
 	k->role = HF_CLIENT_SIDE;
-	k->family = 4;
+	k->family = family;
 }
 
 static __always_inline int same_key(const struct hf_key *a, const struct hf_key *b)
@@ -64,6 +83,13 @@ static __always_inline int pass_to_active(struct hf_control *c)
 	return bpf_redirect(c->slots[slot].ifindex, 0);
 }
 
+static __always_inline int is_unicast6(__u32 first_word)
+{
+	__u32 w = bpf_ntohl(first_word);
+
+	return w >> 24 != 0 && w >> 24 != 0xff && w >> 22 != 0xfe80 >> 6;
+}
+
 /* A SYN of the client: remembered, and given to the guest that takes new flows. */
 static __noinline int client_syn(struct __sk_buff *skb, struct packet *p, struct hf_key *key)
 {
@@ -74,6 +100,9 @@ static __noinline int client_syn(struct __sk_buff *skb, struct packet *p, struct
 
 	if (!c)
 		return TC_ACT_SHOT;
+	/* An address of one link only, or of none, is no address that a replay could bind (fe80::/10, ff00::/8, ::/8). */
+	if (p->family == 6 && !is_unicast6(p->saddr[0]))
+		return drop(HF_STAT_DROP_PARSE);
 	slot = c->active;
 	f = find_flow(key, &id);
 	if (f && f->state != HF_CLOSED) {
@@ -112,7 +141,8 @@ static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, stru
 		return TC_ACT_SHOT;
 	if (!h || p->ack != h->c_isn + 1)
 		return drop(HF_STAT_DROP_UNKNOWN);
-	if (!c->slots[slot].epoch)
+	/* F1: only the guest that the SYN was given to, or the one that has taken over since */
+	if (!c->slots[slot].epoch || (slot != h->slot && slot != c->active))
 		return drop(HF_STAT_DROP_ZOMBIE);
 	if (handshake_options(skb, p, &answer))
 		return drop(HF_STAT_DROP_PARSE);
@@ -125,6 +155,8 @@ static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, stru
 		if (h->epoch != c->slots[slot].epoch)
 			h->t = h->s_tsval + 1 - p->tsval;
 		h->d = h->s_isn - p->seq;
+		if ((__s32)(p->tsval + h->t - h->s_tsval) > 0)
+			h->s_tsval = p->tsval + h->t; /* what the client may have heard last */
 	}
 	former = find_flow(key, &id);
 	if (former) {
@@ -152,7 +184,7 @@ static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, stru
 		if (translate(skb, p))
 			return drop(HF_STAT_DROP_PARSE);
 	}
-	return bpf_redirect(c->wire_ifindex, 0);
+	return to_wire(c);
 }
 
 static __always_inline void raise_flow_high(struct hf_control *c, __u32 id)
@@ -162,6 +194,39 @@ static __always_inline void raise_flow_high(struct hf_control *c, __u32 id)
 		if (high > id || __sync_val_compare_and_swap(&c->flow_high, high, id + 1) == high)
 			break;
 	}
+}
+
+/*
+ * The client gives a handshake up, by a RST without ACK at the one place that it knows: it had forgotten its SYN when the answer
+ * came. The guest drops its half-open connection, too. Returns a verdict, or -1 if there is no such handshake.
+ */
+static __noinline int give_up(struct packet *p, struct hf_key *key)
+{
+	struct hf_control *c = get_control();
+	struct hf_pending *h = bpf_map_lookup_elem(&pending, key);
+	struct hf_slot *slot;
+	__u32 epoch;
+
+	if (!c || !h || p->seq != h->c_isn + 1)
+		return -1;
+	slot = &c->slots[h->slot & (HF_SLOTS - 1)];
+	epoch = h->answered ? h->epoch : slot->epoch;
+	bpf_map_delete_elem(&pending, key);
+	if (!epoch || slot->epoch != epoch)
+		return drop(HF_STAT_HELD);
+	return bpf_redirect(slot->ifindex, 0);
+}
+
+/* Whether a SYN finds the flow table full. One on a live tuple needs no record: it is for the owner to judge. */
+static __noinline int no_room(struct hf_key *key)
+{
+	struct hf_flow *f;
+	__u32 id;
+
+	if (!bpf_map_peek_elem(&free_flows, &id))
+		return 0;
+	f = find_flow(key, &id);
+	return !f || f->state == HF_CLOSED;
 }
 
 /* The client's ACK of an answered handshake makes the flow. Returns its id, or a negative counter. */
@@ -200,10 +265,10 @@ static __noinline int promote(struct packet *p, struct hf_key *key)
 	f->g_isn = h.s_isn - h.d;
 	f->d = h.d;
 	f->t = h.t;
-	f->c_tsval = h.c_tsval;
+	f->c_tsval = f->ts_recent = h.c_tsval;
 	f->s_tsval = h.s_tsval;
 	f->g_tsval = f->g_tsval_first = h.g_tsval;
-	f->c_window = p->window << shift_of(h.client.wscale);
+	f->c_window = p->window << client_shift(f);
 	f->opened_ns = bpf_ktime_get_ns();
 	f->state = h.d || h.t ? HF_SPLICED : HF_TRACKED;
 	raise_flow_high(c, id);

@@ -33,7 +33,7 @@ static __always_inline int publish(struct hf_flow *f, volatile struct hf_range *
 	volatile __u32 *room = &f->room;
 
 	*room = HF_OOO;
-	if (claimed->start <= f->in_end) {
+	if (claimed->start <= f->in_end || f->unlogged) {
 		if (claimed->end > f->in_end)
 			f->in_end = claimed->end;
 		if (!f->islands)
@@ -158,30 +158,32 @@ static long checksum_chunk(__u32 i, struct checksum_walk *w)
 {
 	__u32 n = w->left > CHECKSUM_CHUNK ? CHECKSUM_CHUNK : w->left;
 
-	if (n < CHECKSUM_CHUNK)
-		__builtin_memset(w->scratch, 0, CHECKSUM_CHUNK);
+	__u32 padded = (n + 3) & ~3U;
+	BOUND(padded, CHECKSUM_CHUNK, 1);
+	*(__u32 *)(w->scratch + padded - 4) = 0;
 	BOUND(n, CHECKSUM_CHUNK, 1);
 	if (bpf_skb_load_bytes(w->skb, w->at, w->scratch, n))
 		return 1;
-	w->sum = bpf_csum_diff(0, 0, (void *)w->scratch, CHECKSUM_CHUNK, w->sum);
+	w->sum = bpf_csum_diff(0, 0, (void *)w->scratch, padded, w->sum);
 	w->at += n;
 	w->left -= n;
 	return 0;
 }
 
 /* TCP checksum of a frame that no hardware and no local stack vouches for. 1: right. */
-__noinline int checksum_right(struct __sk_buff *skb, __u32 l4, __u32 bytes)
+__noinline int checksum_right(struct __sk_buff *skb, __u32 l4, __u32 bytes, __u32 family)
 {
 	__u32 zero = 0;
 	struct hf_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 	struct checksum_walk w = { .skb = skb, .at = l4, .left = bytes };
 	struct {
-		__u32 saddr, daddr;
+		__u32 addresses[8];
 		__u8 zero, protocol;
-		__u16 length;
+		__u16 length; /* IPv6 has 32 bits for it, which add up to the same */
 	} pseudo = { .protocol = IPPROTO_TCP, .length = bpf_htons(bytes) };
 
-	if (!s || bpf_skb_load_bytes(skb, ETH_BYTES + 12, &pseudo, 8))
+	if (!s || (family == 4 ? bpf_skb_load_bytes(skb, ETH_BYTES + 12, &pseudo, 8) :
+				 bpf_skb_load_bytes(skb, ETH_BYTES + 8, &pseudo, 32)))
 		return 0;
 	w.scratch = s->bytes;
 	w.sum = bpf_csum_diff(0, 0, (void *)&pseudo, sizeof(pseudo), 0);
@@ -192,16 +194,12 @@ __noinline int checksum_right(struct __sk_buff *skb, __u32 l4, __u32 bytes)
 	return w.left == 0 && (__u16)sum == 0xffff;
 }
 
-struct sk_buff {
-	__u8 ip_summed : 2;
-} __attribute__((preserve_access_index));
-
 /* Hardware has verified it (1), or it comes from a local stack that has not made one yet (3). */
 static __always_inline int checksum_vouched(struct __sk_buff *skb)
 {
-	__u8 ip_summed = BPF_CORE_READ_BITFIELD_PROBED((struct sk_buff *)skb, ip_summed);
+	__u8 summed = ip_summed(skb);
 
-	return ip_summed == 1 || ip_summed == 3;
+	return summed == 1 || summed == 3;
 }
 
 #endif

@@ -9,6 +9,10 @@ struct {
 	enum hf_state *state;
 	enum hf_kind *kind;
 	enum hf_option *option;
+	enum hf_on_full *on_full;
+	enum hf_unlogged *unlogged;
+	enum hf_table_full *table_full;
+	enum hf_divergence *divergence;
 	enum hf_compare *compare;
 	enum hf_op *op;
 	enum hf_result *result;

@@ -17,7 +17,7 @@
  *   g_ack        end of the input that the present guest has acknowledged (its rcv_nxt, as last heard)
  *   g_edge       right edge of the present guest's receive window
  *   g_snd_nxt    end of what the present guest has sent, as an output position
- *   in_acked     end of the input that was acknowledged to the client, by whichever guest
+ *   in_acked     end of the input that was acknowledged to the client, by whichever guest, or for a held flow by us
  *   d            client-visible server seq = guest seq + d            (mod 2^32)
  *   t            client-visible server TSval = guest TSval + t        (mod 2^32)
  *   k            TSval that the guest sees = replay socket's TSval + k (mod 2^32)
@@ -28,7 +28,7 @@
 #define HF_UNSET (~0ULL)
 
 enum hf_const {
-	HF_LAYOUT_VERSION = 2, /* raise it with every change of a pinned layout */
+	HF_LAYOUT_VERSION = 7, /* raise it with every change of a pinned layout */
 	HF_NO_WSCALE = 0xff,
 	HF_SLOTS = 4,   /* guests that one service can have attached at once */
 	HF_NO_SLOT = 0x7fffffff,
@@ -57,6 +57,8 @@ enum hf_const {
 	HF_SAMPLE_BLOCK = 1 << HF_SAMPLE_BLOCK_SHIFT,
 	HF_MARK_BYTES = 32,
 	HF_PORT_BYTES = 8192,
+	HF_LEASE_SHIFT = 30, /* 1.07 s; 32 bits of it do not wrap */
+	HF_SPILL_AT_ONCE = 32, /* segments that one HF_OP_SPILL frees at most */
 };
 
 enum hf_role { HF_CLIENT_SIDE = 1, HF_SERVER_SIDE = 2 };
@@ -74,6 +76,18 @@ enum hf_state {
 enum hf_kind { HF_INPUT = 1, HF_OUTPUT = 2, HF_SAMPLES = 3, HF_MARKS = 4 };
 
 enum hf_option { HF_OPT_SACK = 1, HF_OPT_TS = 2, HF_OPT_ECN = 4 };
+
+/* What becomes of a flow whose input finds no room in the log. */
+enum hf_on_full { HF_BACKPRESSURE = 0, HF_UNPROTECTED = 1 };
+
+/* Why a flow is not in the log any more: at the next fault it is lost with that reason. */
+enum hf_unlogged { HF_LOGGED = 0, HF_LOG_FULL = 1, HF_LOG_SHARE = 2 };
+
+/* What becomes of a SYN that finds the flow table full. */
+enum hf_table_full { HF_TABLE_WAIT = 0, HF_TABLE_REFUSE = 1 };
+
+/* How a guest's output differs from what an earlier one sent. */
+enum hf_divergence { HF_DIFFERS_NOT = 0, HF_DIFFERS_CONTENT = 1, HF_DIFFERS_LONGER = 2, HF_DIFFERS_SHORTER = 3 };
 
 enum hf_compare { HF_COMPARE_SAMPLED = 0, HF_COMPARE_FULL = 1 };
 
@@ -115,62 +129,82 @@ struct hf_pending {
 	__u32 t;
 };
 
+/*
+ * Grouped by who writes: the client's frames and the guest's are often handled on different CPUs at once, and each line that
+ * one has written costs the other a miss.
+ */
 struct hf_flow {
 	struct bpf_spin_lock lock;
 	__u32 generation;
 	struct hf_key key;
-	__u8 c_mac[8]; /* the client's, or its gateway's: where frames that we make for it go */
 	__u8 state;
 	__u8 owner; /* slot */
 	__u8 rst_in;
-	__u8 replay_wscale;
+	__u8 unlogged; /* enum hf_unlogged */
 	__u32 epoch;
 	__u32 c_isn;
 	__u32 s_isn;
 	struct hf_options client;
 	struct hf_options server; /* as the client knows it */
 	struct hf_options guest;  /* as the present guest answered */
-	__u64 in_base;
+	__u32 d;
+
+	/* what the client's frames move */
 	__u64 in_end;
-	__u64 in_acked;
-	__u64 fin_in; /* position of the client's FIN, HF_UNSET until it came */
-	__u64 out_base;
 	__u64 out_acked;
-	__u64 out_sent;
-	__u64 fin_out;
+	__u64 mark_out;
+	__u64 last_in_ns; /* last frame of the client */
+	__u64 packets_in;
+	__u32 c_window; /* bytes */
+	__u32 c_tsval;
+	__u32 ts_recent; /* newest TSval of a segment that began where the client was acknowledged (RFC 7323, 4.3) */
+	__u32 marks;
+	__u32 islands; /* of `ooo` in use */
+	__u32 share_used; /* input was held back because it is beyond `flow_share` */
+	__u32 claim_used[HF_CLAIMS];
+
+	/* what the guest's frames move */
 	__u64 g_ack;
 	__u64 g_edge;
 	__u64 g_snd_nxt;
-	__u32 g_isn;
-	__u32 d;
-	__u32 t;
-	__u32 k;
-	__u32 c_tsval;
-	__u32 s_tsval;
+	__u64 out_sent;
+	__u64 in_acked;
+	__u64 packets_out;
+	__u64 head_in;
 	__u32 g_tsval;
-	__u32 g_tsval_first;
-	__u32 c_window; /* bytes */
-	__u32 answered; /* the present guest's SYN-ACK to the replay was seen */
+	__u32 s_tsval;
+
+	/* what seldom moves */
+	__u64 fin_in; /* position of the client's FIN, HF_UNSET until it came */
+	__u64 fin_out;
 	__u64 compare_end; /* output below it was sent by an earlier guest: compare */
 	__u64 head_start;
-	__u64 head_in;
-	__u64 mark_out;
-	__u32 marks;
-	__u32 segments; /* newest of the list of captured segments, 0: none */
-	__u32 in_first; /* input segments below this index were given back */
-	__u32 in_limit; /* no input segment at or above this index was ever made */
-	__u32 islands; /* of `ooo` in use */
-	__u32 room;    /* scratch of publish() */
-	struct hf_range ooo[HF_OOO];
+	__u32 t;
+	__u32 k;
+	__u32 g_tsval_first;
+	__u32 failovers;
+	__u64 in_base;
+	__u64 out_base;
+
 	struct hf_range claims[HF_CLAIMS];
-	__u32 claim_used[HF_CLAIMS];
+	__u32 segments; /* newest of the list of captured segments, 0: none */
+	__u32 in_first; /* input segments below this index were given back, or lie in the spill file */
+	__u32 in_limit; /* no input segment at or above this index was ever made */
+	__u32 room;     /* scratch of publish() */
+	__u32 g_isn;
+	__u32 answered; /* the present guest's SYN-ACK to the replay was seen */
+	__u8 c_mac[8]; /* the client's, or its gateway's: where frames that we make for it go */
+	struct hf_range ooo[HF_OOO];
 	__u64 opened_ns;
 	__u64 closed_ns;
-	__u64 last_in_ns; /* last frame of the client */
-	__u64 packets_in;
-	__u64 packets_out;
-	__u32 failovers;
+	__u64 mark_in; /* highest input position of a causal mark */
+	__u64 urg_in;  /* behind the newest urgent byte */
 	__u32 diverged_at; /* low 32 bits of the position, for the report */
+	__u32 divergence; /* enum hf_divergence */
+	__u32 lost; /* closed because it could not be kept: what the client still sends is answered by a reset */
+	__u32 replay_wscale;
+	__u32 captured; /* segments in that list */
+	__u32 pad; /* to a multiple of 64 bytes */
 };
 
 struct hf_slot {
@@ -184,20 +218,30 @@ struct hf_slot {
 struct hf_control {
 	__u32 version;
 	__u32 active; /* slot that takes new flows, HF_NO_SLOT: none */
-	__u32 wire_ifindex;
+	__u32 wire_ifindex; /* inner end of the service's veth */
+	__u32 port_ifindex; /* its peer, the port of the bridge */
 	__u32 replay_ifindex;
 	__u32 addr4; /* network order */
-	__u32 compare;
+	__u32 addr6[4]; /* network order; first word 0: the service has none */
+	__u32 link_local[4]; /* the guests', made from their MAC (RFC 4291, appendix A) */
 	__u64 seed;
+	__u64 flow_share; /* bytes of input that the log holds of one flow, and as much of captured output; 0: no limit */
+	__u32 compare;
+	__u8 guest_mac[8];
+	__u8 replay_mac[8];
+	struct hf_slot slots[HF_SLOTS];
+	__u8 ports[HF_PORT_BYTES]; /* one bit for each TCP port */
+
+	/* what frames move: away from what every frame reads */
+	__u8 apart[64];
 	__u64 order; /* last place given in the service's global order of causal marks */
 	__u32 flow_high; /* no flow id at or above it was ever used */
 	__u32 small_free; /* segments of each class that are free */
 	__u32 large_free;
 	__u32 small_reserve; /* captures leave so many small segments to the input: losing coverage is better than stalling */
-	__u8 guest_mac[8];
-	__u8 replay_mac[8];
-	struct hf_slot slots[HF_SLOTS];
-	__u8 ports[HF_PORT_BYTES]; /* one bit for each TCP port */
+	__u32 on_full; /* enum hf_on_full */
+	__u32 table_full; /* enum hf_table_full */
+	__u32 spill_until; /* full or not, somebody makes room until then (ktime >> HF_LEASE_SHIFT): hold back, leave nobody unlogged */
 };
 
 struct hf_seg_key {
@@ -217,10 +261,10 @@ struct hf_mark {
 	__u64 in;
 	__u64 out;
 	__u64 order;
-	__u64 pad;
+	__u64 urgent; /* the byte at `in` is urgent data */
 };
 
-enum hf_op { HF_OP_FILL = 1, HF_OP_REPLAY = 2, HF_OP_SPLICE = 3, HF_OP_CLOSE = 4, HF_OP_REAP = 5, HF_OP_TRIM = 6 };
+enum hf_op { HF_OP_FILL = 1, HF_OP_REPLAY = 2, HF_OP_SPLICE = 3, HF_OP_CLOSE = 4, HF_OP_REAP = 5, HF_OP_TRIM = 6, HF_OP_LOSE = 7, HF_OP_SPILL = 8 };
 
 enum hf_result {
 	HF_DONE = 0,
@@ -242,7 +286,7 @@ struct hf_request {
 	__u32 epoch;
 	__u64 in_end; /* compare-and-set operand of HF_OP_SPLICE; trim point of HF_OP_TRIM */
 	__u64 out;
-	/* HF_OP_FILL */
+	/* HF_OP_FILL; of HF_OP_SPILL the first segment and their number: compare-and-set on in_first */
 	__u32 first;
 	__u32 count;
 	__u32 stride;
@@ -252,7 +296,7 @@ struct hf_request {
 enum hf_stat {
 	HF_STAT_PASSED_OTHER,   /* not TCP of a protected port, to or from the active guest */
 	HF_STAT_DROP_OTHER,     /* the same, of an inactive guest */
-	HF_STAT_DROP_PARSE,     /* not fully understood: fragments, VLAN, lying lengths */
+	HF_STAT_DROP_PARSE,     /* not fully understood: fragments, VLAN, routing headers, lying lengths */
 	HF_STAT_DROP_UNKNOWN,   /* no such flow and no SYN */
 	HF_STAT_DROP_NO_GUEST,  /* SYN while no guest listens */
 	HF_STAT_DROP_WINDOW,    /* payload outside the guest's window */
@@ -266,11 +310,17 @@ enum hf_stat {
 	HF_STAT_DROP_ZOMBIE,    /* from a guest that does not own the flow in its epoch */
 	HF_STAT_DROP_GUEST_RST, /* F6 */
 	HF_STAT_DROP_GUEST_LIE, /* forged source, ACK of what was never logged */
+	HF_STAT_DROP_ICMP,      /* an error that quotes nothing in flight of a flow that is served */
 	HF_STAT_DROP_REPLAY,    /* from the replay namespace, not allowed there */
 	HF_STAT_DIVERGED,
 	HF_STAT_UNCOVERED,      /* output that the comparator could not capture: no room */
 	HF_STAT_OPENED,
 	HF_STAT_CLOSED,
+	HF_STAT_ANSWERED,       /* frames of clients that were answered in a guest's place, beside the counter that says why */
+	HF_STAT_UNLOGGED,       /* flows that went on without the log because it was full */
+	HF_STAT_UNLOGGED_SHARE, /* the same, because they had used up their share of it */
+	HF_STAT_DROP_SHARE,     /* input beyond the flow's share of the log */
+	HF_STAT_DROP_OLD,       /* older than what the guest has taken, by its timestamp (RFC 7323, 5) */
 	HF_STAT_MAX,
 };
 

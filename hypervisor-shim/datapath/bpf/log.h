@@ -64,14 +64,17 @@ __noinline __u32 obtain_segment(__u32 id, __u32 ki, __u32 large)
 
 	if (address || !c)
 		return address;
-	if (ki >> 28 != HF_INPUT && c->small_free <= c->small_reserve)
+	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
+	if (!f)
+		return 0;
+	if (ki >> 28 != HF_INPUT &&
+	    (c->small_free <= c->small_reserve || (c->flow_share && f->captured >= c->flow_share >> HF_SMALL_SHIFT)))
 		return 0;
 	if (large ? bpf_map_pop_elem(&free_large, &address) : bpf_map_pop_elem(&free_small, &address))
 		return 0;
 	__sync_fetch_and_add(large ? &c->large_free : &c->small_free, -1);
 	__u8 *segment = segment_at(address);
-	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
-	if (!segment || !f)
+	if (!segment)
 		return 0;
 	struct hf_seg_header *header = (void *)segment;
 	header->flow = id;
@@ -82,14 +85,13 @@ __noinline __u32 obtain_segment(__u32 id, __u32 ki, __u32 large)
 		give_back(address, large); /* another CPU was first, or the index is full */
 		return find_segment(id, ki);
 	}
-	bpf_spin_lock(&f->lock);
 	if (ki >> 28 != HF_INPUT) {
+		bpf_spin_lock(&f->lock);
 		header->next = f->segments;
 		f->segments = address;
-	} else if ((ki & INDEX_MASK) >= f->in_limit) {
-		f->in_limit = (ki & INDEX_MASK) + 1;
+		f->captured++;
+		bpf_spin_unlock(&f->lock);
 	}
-	bpf_spin_unlock(&f->lock);
 	return address;
 }
 
@@ -166,14 +168,34 @@ __noinline int scratch_differs(__u32 address, __u32 offset, __u32 n)
 	return w.differs;
 }
 
-/* Whether payload equals what is logged at `position` already. 0 equal, 1 not. */
-__noinline int verify_input(struct __sk_buff *skb, __u32 id, __u32 from, __u64 position, __u32 len)
+/* Whether `n` payload bytes at frame offset `from` differ from a segment's at `offset`. */
+__noinline int input_differs(struct __sk_buff *skb, __u32 address, __u32 from, __u32 offset, __u32 n)
 {
 	__u32 zero = 0;
 	struct hf_scratch *s = bpf_map_lookup_elem(&scratch, &zero);
 
 	if (!s)
 		return 1;
+	BOUND(n, HF_SMALL_BYTES, 1);
+	if (bpf_skb_load_bytes(skb, from, s->bytes, n))
+		return 1;
+	return scratch_differs(address, offset, n);
+}
+
+/*
+ * Whether an input segment lies in the spill file. An earlier guest had acknowledged what it holds: only while a replay feeds
+ * it to the next one can it come from the wire again, and then it is delivered to nobody.
+ */
+static __noinline int is_spilled(__u32 id, __u32 index)
+{
+	struct hf_flow *f = bpf_map_lookup_elem(&flows, &id);
+
+	return f && index < f->in_first;
+}
+
+/* Whether payload equals what is logged at `position` already, as far as that is in memory. 0 equal, 1 not. */
+__noinline int verify_input(struct __sk_buff *skb, __u32 id, __u32 from, __u64 position, __u32 len)
+{
 	for (int i = 0; i < 72 && len; i++) {
 		__u32 index = input_index(position), offset = input_offset(position);
 		__u32 n = (index ? HF_LARGE_BYTES : HF_SMALL_BYTES) - offset;
@@ -182,12 +204,7 @@ __noinline int verify_input(struct __sk_buff *skb, __u32 id, __u32 from, __u64 p
 		if (n > HF_SMALL_BYTES)
 			n = HF_SMALL_BYTES;
 		__u32 address = find_segment(id, kind_index(HF_INPUT, index));
-		if (!address)
-			return 1;
-		BOUND(n, HF_SMALL_BYTES, 1);
-		if (bpf_skb_load_bytes(skb, from, s->bytes, n))
-			return 1;
-		if (scratch_differs(address, offset, n))
+		if (address ? input_differs(skb, address, from, offset, n) : !is_spilled(id, index))
 			return 1;
 		from += n;
 		position += n;
@@ -196,8 +213,11 @@ __noinline int verify_input(struct __sk_buff *skb, __u32 id, __u32 from, __u64 p
 	return len != 0;
 }
 
-/* Appends causal mark number `n`. Marks are advisory: a full log costs order, never a byte. */
-__noinline int store_mark(__u32 id, __u32 n, __u64 in, __u64 out)
+/*
+ * Appends causal mark number `n`. Marks are advisory: a full log costs order, never a byte. A presence byte tells the mark that is
+ * there from one that found no room, in whose place an earlier flow's bytes lie.
+ */
+__noinline int store_mark(__u32 id, __u32 n, __u64 in, __u64 out, __u32 urgent)
 {
 	__u32 zero = 0;
 	struct hf_control *c = bpf_map_lookup_elem(&control, &zero);
@@ -209,7 +229,9 @@ __noinline int store_mark(__u32 id, __u32 n, __u64 in, __u64 out)
 	struct hf_mark *m = (void *)(segment + HF_SEG_HEADER + ((n << 5) & (HF_SMALL_BYTES - 1)));
 	m->in = in;
 	m->out = out;
+	m->urgent = urgent;
 	m->order = __sync_fetch_and_add(&c->order, 1);
+	segment[HF_SEG_HEADER + HF_SMALL_BYTES + (n & (HF_SMALL_BYTES / HF_MARK_BYTES - 1))] = 1;
 	return 0;
 }
 

@@ -110,6 +110,8 @@ struct output_span {
 	__u32 from;
 	__u32 compare;
 	__u32 differs;
+	__u32 ki; /* of the segment last found, and its address */
+	__u32 address;
 };
 
 /* Where in its block a sample lies: secret, the same each time. */
@@ -119,22 +121,24 @@ static __always_inline __u64 sample_start(__u64 salt, __u64 block)
 
 	h ^= h >> 29;
 	h *= 0xbf58476d1ce4e5b9ULL;
-	return (block << HF_SAMPLE_BLOCK_SHIFT) + (h >> 33) % (HF_SAMPLE_BLOCK - HF_SAMPLE_BYTES);
+	return (block << HF_SAMPLE_BLOCK_SHIFT) + ((h >> 40) * (HF_SAMPLE_BLOCK - HF_SAMPLE_BYTES) >> 24);
 }
 
 /* Captures or compares `n` bytes of a span that live at `offset` of one small segment. 1: they differ. */
 static __always_inline int touch(struct output_span *o, __u32 ki, __u32 from, __u32 offset, __u32 n)
 {
-	__u32 address = o->compare ? find_segment(o->id, ki) : obtain_segment(o->id, ki, 0);
-
-	if (!address) {
+	if (ki != o->ki) {
+		o->ki = ki;
+		o->address = o->compare ? find_segment(o->id, ki) : obtain_segment(o->id, ki, 0);
+	}
+	if (!o->address) {
 		if (!o->compare)
 			count(HF_STAT_UNCOVERED); /* no room: the comparator covers less, no byte is lost */
 		return 0;
 	}
 	if (!o->compare)
-		capture_bytes(o->skb, address, from, offset, n);
-	else if (compare_bytes(o->skb, address, from, offset, n))
+		capture_bytes(o->skb, o->address, from, offset, n);
+	else if (compare_bytes(o->skb, o->address, from, offset, n))
 		return o->differs = 1;
 	return 0;
 }

@@ -30,6 +30,18 @@ static __always_inline __u8 shift_of(__u8 wscale)
 	return wscale == HF_NO_WSCALE ? 0 : wscale > 14 ? 14 : wscale;
 }
 
+/* The scale of the client's windows: RFC 7323 scales if both ends said so. */
+static __always_inline __u8 client_shift(const struct hf_flow *f)
+{
+	return f->server.wscale == HF_NO_WSCALE ? 0 : shift_of(f->client.wscale);
+}
+
+/* The scale in which the present guest reads them. */
+static __always_inline __u8 client_shift_at_guest(const struct hf_flow *f)
+{
+	return f->guest.wscale == HF_NO_WSCALE ? 0 : client_shift(f);
+}
+
 static __always_inline int in_current_epoch(const struct hf_control *c, const struct hf_flow *f)
 {
 	return f->epoch && c->slots[f->owner & (HF_SLOTS - 1)].epoch == f->epoch;
@@ -40,6 +52,12 @@ static __always_inline int is_translated(const struct hf_flow *f)
 {
 	return f->state == HF_SPLICED || f->state == HF_REPLAYING ||
 	       (f->state == HF_CLOSED && (f->failovers || f->d || f->t));
+}
+
+/* Both ends have said that they are done, and the client has heard it: what it still sends needs an ACK. Else it needs a reset. */
+static __always_inline int ended_properly(const struct hf_flow *f)
+{
+	return f->fin_in != HF_UNSET && f->fin_out != HF_UNSET && f->out_acked == f->fin_out + 1;
 }
 
 /* All input, FIN included: what the guest's acknowledgement reaches when it has consumed everything. */

@@ -2,8 +2,8 @@
 /*
  * South-side wrapper (SSW): the data path of one protected service.
  *
- *   client --- svc [from_wire] ----------> tap of the flow's owner
- *   client <-- svc <---------- [from_guest] tap
+ *   client --- bridge --- port [from_wire] -> tap of the flow's owner
+ *   client <-- bridge <-- port <- [from_guest] tap
  *   replay namespace --- rp [from_replay] -> tap
  *   replay namespace <-- rp <- [from_guest] tap
  *
@@ -14,9 +14,10 @@
  * A flow is delivered only to its owner in the owner's current epoch (rule F1). Fencing a guest is one store to its
  * slot; every flow of it is held from then on. User space changes a flow only through `control_flow` below.
  *
- * Limits: IPv4 without VLAN; payload of at most 64 KiB a frame (GSO frames of up to 65,536 bytes).
+ * Limits: no VLAN tags, no IPv6 routing headers; payload of at most 64 KiB a frame (GSO frames of up to 65,536 bytes).
  */
 #include <linux/bpf.h>
+#include <linux/icmpv6.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
@@ -36,6 +37,8 @@
 #include "output.h"
 #include "translate.h"
 #include "handshake.h"
+#include "answer.h"
+#include "unlogged.h"
 #include "from_wire.h"
 #include "from_guest.h"
 #include "from_replay.h"

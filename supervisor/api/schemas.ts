@@ -1,0 +1,192 @@
+import { z } from 'zod';
+import { VERDICT_CODES } from '../../hypervisor-shim/replay/protocol.js';
+
+/**
+ * What the supervisor says to its clients, defined once: the server checks requests against it, the clients' types follow
+ * from it, and the OpenAPI document states it. Times are ms since 1970 where they name a moment (`at`), ms where they end
+ * in `Ms`. The `id` of a schema is its name in the document.
+ */
+
+/**
+ * `guest-hang`: every vCPU halts with interrupts off; `guest-spin`: real-time threads take every vCPU, the kernel still answers;
+ * `link-cut`: the guest's tap goes down; `reboot`: at once; `poweroff`: in good order, from inside.
+ */
+export const DRILL_FAULTS = [
+  'guest-panic',
+  'vm-kill',
+  'guest-hang',
+  'guest-spin',
+  'link-cut',
+  'reboot',
+  'poweroff',
+] as const;
+export const CAUSES = [
+  'guest-panic',
+  'guest-gone',
+  'guest-hang',
+  'guest-shutdown',
+  'link-cut',
+  'operator',
+] as const;
+
+const count = z.int().min(0);
+const moment = z.number().describe('ms since 1970, with fractions');
+const recoveryCause = z.enum(CAUSES);
+
+export const servicePhase = z.enum([
+  'starting',
+  'protected',
+  'unprotected',
+  'recovering',
+  'stopping',
+  'failed',
+]);
+
+const guestStatus = z
+  .object({
+    name: z.string().describe('libvirt domain name'),
+    role: z.enum(['primary', 'backup', 'former']).describe('what it is, or, while it boots, is to become'),
+    state: z.enum(['booting', 'ready', 'active', 'suspended', 'crashed', 'off']),
+    bootId: z.string().optional(),
+    vcpuMs: z.number().describe('vCPU time used so far'),
+    vcpuMsAtSuspend: z.number().optional().describe('of a backup: what it had used when it was suspended'),
+    serialLog: z.string(),
+    pid: z.int().optional(),
+  })
+  .meta({ id: 'GuestStatus' });
+
+const fault = z
+  .object({ cause: recoveryCause, detail: z.string(), at: moment.describe('when it was detected') })
+  .meta({ id: 'Fault' });
+
+export const serviceStatus = z
+  .object({
+    name: z.string(),
+    phase: servicePhase,
+    reason: z.string().optional().describe('why it is not `protected`'),
+    address: z.string(),
+    ports: z.array(z.int().min(1).max(65535)),
+    accel: z.enum(['kvm', 'tcg', 'xen']),
+    epoch: count,
+    connections: z.object({
+      ...{ tracked: count, held: count, spliced: count, closed: count },
+      unprotected: count.describe('also counted where they belong: they go on, but the next fault ends them'),
+    }),
+    recoveries: count.describe('over the life of the service, whichever supervisor made them'),
+    recoveriesByCause: z.partialRecord(recoveryCause, count),
+    startedAt: moment.optional().describe('when the service was first protected'),
+    lastFault: fault.optional(),
+    lastRecoveryAt: moment.optional().describe('when the last recovery ended'),
+    storage: z.object({
+      mode: z.enum(['none', 'handed-over', 'shared']),
+      holder: z
+        .string()
+        .optional()
+        .describe(
+          'the guest that alone may write to storage that lasts: it has the disk, or is about to get it',
+        ),
+      volatileBytes: count.describe(
+        "with `none`: bytes by which the active guest's own disk, which dies with it, has grown since it is active",
+      ),
+    }),
+    guests: z.array(guestStatus),
+    log: z.object({
+      ...{ segmentsFree: count, segmentsTotal: count },
+      usedBytes: count.describe('of the stretches of its memory that are in use'),
+      onFull: z.enum(['backpressure', 'unprotected']).optional(),
+      full: z.boolean().describe('some input found no room, and less than a tenth of it has been free since'),
+      spill: z
+        .object({
+          directory: z.string(),
+          fileBytes: count.describe('of the files, now'),
+          limitBytes: count.describe('log.spill.sizeMiB'),
+          movedBytes: count.describe(
+            'of input, moved from memory to files since this supervisor looks after it',
+          ),
+          full: z.boolean().describe('the files have no room for what should be moved'),
+          error: z.string().optional().describe('what the file system said to the last try'),
+        })
+        .optional()
+        .describe('only if the log is spilled to files'),
+    }),
+  })
+  .meta({ id: 'ServiceStatus' });
+
+export const connectionStatus = z
+  .object({
+    service: z.string(),
+    client: z.string().describe('address:port'),
+    port: z.int(),
+    state: z.string(),
+    guest: z.string(),
+    epoch: count,
+    inputBytes: z.number().describe('bytes logged from the client'),
+    outputSent: z.number().describe('end of what was sent to the client, a position from 0'),
+    outputAcked: z.number().describe('end of what the client has acknowledged'),
+    failovers: count,
+    unprotected: z.string().optional().describe('why the next fault ends it'),
+  })
+  .meta({ id: 'ConnectionStatus' });
+
+const verdict = z
+  .object({
+    client: z.string(),
+    port: z.int(),
+    outcome: z.enum(['kept', 'lost']),
+    code: z.enum(VERDICT_CODES),
+    reason: z.string(),
+    inputBytes: z.number(),
+    outputBytes: z.number(),
+    spliceMs: z.number().optional(),
+  })
+  .meta({ id: 'Verdict', description: 'What became of one connection in a recovery (promise P6).' });
+
+export const recoveryReport = z
+  .object({
+    service: z.string(),
+    cause: recoveryCause,
+    epoch: count,
+    faultAt: moment.optional().describe('only where a drill injected it'),
+    detectedAt: moment,
+    fencedAt: moment,
+    resumedAt: moment,
+    firstSpliceAt: moment.optional(),
+    lastSpliceAt: moment.optional(),
+    kept: count,
+    lost: count,
+    verdicts: z.array(verdict),
+  })
+  .meta({ id: 'RecoveryReport' });
+
+export const holdfastEvent = z
+  .object({
+    seq: z.int().min(1),
+    at: moment,
+    type: z.string().describe('a dotted name: service.protected, guest.panicked, recovery.done, ...'),
+    service: z.string().optional(),
+    message: z.string(),
+    data: z.record(z.string(), z.unknown()),
+  })
+  .meta({ id: 'Event' });
+
+export const daemonStatus = z
+  .object({
+    pid: z.int(),
+    version: z.string(),
+    stateDir: z.string(),
+    startedAt: moment,
+    lastEvent: count.describe('sequence number of the newest event, 0 for none'),
+    metricsListen: z.string().optional().describe('address on which metrics are also served over TCP'),
+  })
+  .meta({ id: 'DaemonStatus' });
+
+export const apiError = z
+  .object({
+    code: z
+      .string()
+      .regex(/^HF_[A-Z0-9_]+$/)
+      .describe('stable'),
+    message: z.string().describe('what was wrong, naming the field or object'),
+    remedy: z.string().describe('what to do next'),
+  })
+  .meta({ id: 'Error' });
