@@ -1,6 +1,6 @@
 import test from 'ava';
 import type { GuestSpec } from '../../hypervisor-shim/hypervisor.js';
-import { domainXml } from '../../hypervisor-shim/libvirt/domain-xml.js';
+import { dataDiskXml, domainXml, hasDataDisk } from '../../hypervisor-shim/libvirt/domain-xml.js';
 import { element, escapeXml, textElement } from '../../hypervisor-shim/libvirt/xml.js';
 
 const spec: GuestSpec = {
@@ -54,6 +54,34 @@ test('NICs have the lowest slots, in their order', t => {
   t.regex(xml, /tap-a[\s\S]*slot="3"[\s\S]*tap-m[\s\S]*slot="4"/);
   const slots = [...xml.matchAll(/slot="(\d+)"/g)].map(match => Number(match[1]));
   t.is(new Set(slots).size, slots.length);
+});
+
+test('an emulated machine never has room for one vCPU only', t => {
+  const of = (vcpus: number, accel: 'kvm' | 'tcg') =>
+    /<vcpu [^/]*/.exec(domainXml({ ...spec, vcpus }, { accel }))?.[0];
+  t.is(of(1, 'tcg'), '<vcpu placement="static" current="1">2<');
+  t.is(of(2, 'tcg'), '<vcpu placement="static">2<');
+  t.is(of(1, 'kvm'), '<vcpu placement="static">1<');
+});
+
+test('a data disk has a port of its own to be plugged into, and its path stays data', t => {
+  const xml = domainXml({ ...spec, takesDataDisk: true }, { accel: 'tcg' });
+  t.regex(xml, /index="1" model="pcie-root-port"/);
+  t.false(hasDataDisk(xml));
+  t.notRegex(domainXml(spec, { accel: 'tcg' }), /pcie-root-port/);
+  const evil = `x'/><serial>y</serial><z z="`;
+  const disk = dataDiskXml({ path: evil, format: 'raw', kind: 'file' });
+  t.false(disk.includes(evil));
+  t.true(hasDataDisk(disk));
+  t.regex(disk, /<address type="pci" domain="0" bus="1"/);
+  t.regex(dataDiskXml({ path: '/dev/x', format: 'raw', kind: 'block' }), /<source dev="\/dev\/x"/);
+});
+
+test('a shared directory comes with memory that its server can read', t => {
+  const xml = domainXml({ ...spec, sharedDirectory: '/d' }, { accel: 'tcg' });
+  t.regex(xml, /<access mode="shared"/);
+  t.regex(xml, /<cache mode="none"/);
+  t.notRegex(domainXml(spec, { accel: 'tcg' }), /memoryBacking|filesystem/);
 });
 
 test('impossible specs name the field', t => {

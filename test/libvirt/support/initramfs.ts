@@ -15,11 +15,12 @@ const moduleNames = [
   'failover',
   'net_failover',
   'virtio_net',
+  'virtio_blk',
 ];
 
 /**
  * The guest of these tests: busybox and a script. The kernel command line says what it does once it is up:
- * `act=idle`, `act=panic`, `act=poweroff`, `act=reboot`.
+ * `act=idle`, `act=panic`, `act=poweroff`, `act=reboot`, `act=disk` (names each disk that has a serial number).
  */
 const init = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -35,6 +36,7 @@ case "$(cat /proc/cmdline)" in
 *act=panic*) echo c > /proc/sysrq-trigger ;;
 *act=poweroff*) poweroff -f ;;
 *act=reboot*) reboot -f ;;
+*act=disk*) while :; do cat /sys/block/*/serial 2>/dev/null; usleep 20000; done ;;
 esac
 while :; do sleep 1; done
 `;

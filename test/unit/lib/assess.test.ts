@@ -56,7 +56,7 @@ function evidence(extra: Segment[] = []): Evidence {
     fault: 'guest-panic',
     clients: [client],
     trace: traceConnections(pcapOf(segments), [80]),
-    clientAddress: '10.77.0.100',
+    clientAddresses: ['10.77.0.100', 'fd77::100'],
     inFlight: 1,
     report: {
       service: 'demo',
@@ -75,6 +75,7 @@ function evidence(extra: Segment[] = []): Evidence {
           client: '10.77.0.100:40000',
           port: 80,
           outcome: 'kept',
+          code: 'spliced',
           reason: 'spliced',
           inputBytes: 100,
           outputBytes: 1000,

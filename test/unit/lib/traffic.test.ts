@@ -20,7 +20,7 @@ test.after.always(() => lab?.dispose());
 test.serial('mixed clients are byte-exact, each on one connection, and the capture agrees', async t => {
   const client = lab.clients[0]!;
   const capture = await Capture.start(lab, client);
-  const traffic = new Traffic(lab, client, service, 30_000);
+  const traffic = new Traffic(lab, client, [service], 30_000);
   const upload = makeUploadBody(lab, 3 << 20);
   traffic.curl('/files/00.bin', 2 << 20);
   traffic.curl('/files/01.bin', 2 << 20);
@@ -57,7 +57,7 @@ test.serial('mixed clients are byte-exact, each on one connection, and the captu
 test.serial('a changed byte, a reset and an early close are noticed', async t => {
   const client = lab.clients[0]!;
   const capture = await Capture.start(lab, client);
-  const traffic = new Traffic(lab, client, service, 20_000);
+  const traffic = new Traffic(lab, client, [service], 20_000);
   const corrupt = traffic.curl('/corrupt/files/00.bin', 1e9);
   const corruptWget = traffic.wget('/corrupt/files/00.bin', 1e9);
   const reset = traffic.curl('/reset/files/00.bin', 1e9);
@@ -84,18 +84,18 @@ test.serial('a changed byte, a reset and an early close are noticed', async t =>
 
 test.serial('a wrong answer to an upload is noticed, and a client that hangs is ended', async t => {
   const upload = makeUploadBody(lab, 1 << 20);
-  const traffic = new Traffic(lab, lab.clients[0]!, service, 20_000);
+  const traffic = new Traffic(lab, lab.clients[0]!, [service], 20_000);
   const wrong = await traffic.upload({ ...upload, sha256: '0'.repeat(64) }, 1e9).result;
   t.true(wrong.corrupt);
   const silent = { ...service, httpUrl: `${service.httpUrl}:9` }; // accepts and says nothing
-  const hung = await new Traffic(lab, lab.clients[0]!, silent, 1000).curl('/files/00.bin', 1e9).result;
+  const hung = await new Traffic(lab, lab.clients[0]!, [silent], 1000).curl('/files/00.bin', 1e9).result;
   t.false(hung.ok);
   t.regex(hung.error!, /not finished after 1000 ms/);
 });
 
 test.serial('a second connection of a keep-alive loop is noticed', async t => {
   const [lone] = lab.clients;
-  const { argv, ...plan } = new Traffic(lab, lone!, service, 20_000).keepAlive(4, 10).plan;
+  const { argv, ...plan } = new Traffic(lab, lone!, [service], 20_000).keepAlive(4, 10).plan;
   // told to, the server closes after each reply, and curl has to connect again
   const closing = new Client({ ...plan, argv: [...argv, '-H', 'Connection: close'] }, lab, lone!);
   const result = await closing.result;
@@ -108,7 +108,7 @@ test.serial('a stalled server shows as the longest gap', async t => {
   // or all of the file would be in the client's kernel before the stall
   await boundReceiveBuffers(lab, client);
   const capture = await Capture.start(lab, client);
-  const traffic = new Traffic(lab, client, service, 20_000);
+  const traffic = new Traffic(lab, client, [service], 20_000);
   traffic.curl('/files/00.bin', 2 << 20);
   traffic.keepAlive(20, 10);
   await traffic.waitInFlight(256 << 10, 1 << 20, 10_000);

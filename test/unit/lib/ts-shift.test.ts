@@ -24,7 +24,7 @@ for (const [name, delta] of [
     const values: number[][] = [];
     for (const client of [shifted, plain]) {
       const capture = await Capture.start(lab, client);
-      const result = await new Traffic(lab, client, service, 20_000).curl('/files/00.bin', 1e9).result;
+      const result = await new Traffic(lab, client, [service], 20_000).curl('/files/00.bin', 1e9).result;
       t.true(result.ok, result.error);
       await capture.stop();
       const file = readFileSync(capture.file);

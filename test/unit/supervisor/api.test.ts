@@ -6,10 +6,13 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { pino } from 'pino';
+import { HoldfastError } from '../../../hypervisor-shim/errors.js';
 import { ControlClient } from '../../../supervisor/api/client.js';
+import { exitOf, statusOf } from '../../../supervisor/api/http-errors.js';
 import { controlSocket } from '../../../supervisor/api/paths.js';
 import { ControlSocket } from '../../../supervisor/api/server.js';
 import { EventLog } from '../../../supervisor/events/event-log.js';
+import { Metrics } from '../../../supervisor/metrics/metrics.js';
 import { FakeSupervisor, sampleReport } from './fake-supervisor.js';
 import { errorOf, MINIMAL, temporaryFolder } from './helpers.js';
 
@@ -22,10 +25,12 @@ async function serve(t: ExecutionContext) {
   const socket = await ControlSocket.claim(path);
   const logged: string[] = [];
   const state = { ended: false };
+  const metrics = new Metrics('0', log);
   await socket.listen({
     operations,
     logger: pino({}, { write: line => void logged.push(line) }),
     daemon: () => ({ pid: 1, version: '0', stateDir: dir, startedAt: 0, lastEvent: log.lastSeq }),
+    metrics: () => metrics.render(operations.samples()),
     onShutdown: () => {
       state.ended = true;
     },
@@ -62,7 +67,10 @@ test('errors keep code, message and remedy', async t => {
   t.is(twice.remedy, 'Stop it first.');
   const config = await errorOf(() => client.protect('name: X', '/etc/web.yaml'));
   t.is(config.code, 'HF_CONFIG_INVALID');
-  t.is((await errorOf(() => client.drill('a/b ?', 'vm-kill'))).message, 'there is no service "a/b ?"');
+  t.regex(
+    (await errorOf(() => client.drill('a/b ?', 'vm-kill'))).message,
+    /path\.name: expected a DNS label/,
+  );
   const fault = await errorOf(() => client.drill('web', 'flood' as 'vm-kill'));
   t.is(fault.code, 'HF_REQUEST_INVALID');
   t.regex(fault.message, /body\.fault/);
@@ -87,13 +95,44 @@ async function raw(socketPath: string, method: string, path: string, body?: stri
   return { status: response.statusCode as number, code: JSON.parse(text).code as string };
 }
 
+test('what an error means: HTTP status, and exit status of the command', t => {
+  for (const [status, exit, codes] of [
+    [
+      400,
+      2,
+      'CONFIG_INVALID UPLINK_MISSING UPLINK_NO_BRIDGE IMAGE_MISSING STORAGE_DISK SOCKET_PATH STATE_DIR LOG_LEVEL',
+    ],
+    [409, 2, 'CONFIG_CONFLICT'],
+    [400, 1, 'REQUEST_INVALID'],
+    [404, 1, 'SERVICE_UNKNOWN'],
+    [409, 1, 'SERVICE_EXISTS SERVICE_BUSY SERVICE_ORPHANED SERVICE_ELSEWHERE STOPPING DRILL_NO_BACKUP'],
+    [503, 1, 'SHUTTING_DOWN'],
+    [500, 1, 'INTERNAL GUEST_BOOT'],
+  ] as const)
+    for (const code of codes.split(' ')) {
+      const error = new HoldfastError(`HF_${code}`, '', '');
+      t.deepEqual([statusOf(error), exitOf(error)], [status, exit], code);
+    }
+});
+
 test('malformed requests get 4xx with a code', async t => {
   const { path } = await serve(t);
   const invalid = { status: 400, code: 'HF_REQUEST_INVALID' };
   t.deepEqual(await raw(path, 'POST', '/services', '{'), invalid);
   t.deepEqual(await raw(path, 'POST', '/services', '{"config": 1}'), invalid);
   t.deepEqual(await raw(path, 'POST', '/down', '{"everything": true}'), invalid);
+  for (const service of ['', '..', '../../x', '/etc', 'Web', 'a'.repeat(13)]) {
+    t.deepEqual(await raw(path, 'POST', '/down', JSON.stringify({ service })), invalid, service);
+    t.deepEqual(await raw(path, 'GET', `/connections?service=${encodeURIComponent(service)}`), invalid);
+  }
+  t.deepEqual(await raw(path, 'POST', '/services/..%2F..%2Fx/drill', '{"fault":"vm-kill"}'), invalid);
   t.deepEqual(await raw(path, 'GET', '/events?since=-1'), invalid);
+  t.deepEqual(await raw(path, 'GET', '/connections?serivce=web'), invalid);
+  t.deepEqual(await raw(path, 'GET', '/events?sinse=1'), invalid);
+  t.deepEqual(await raw(path, 'GET', '/services?x=1'), invalid);
+  t.deepEqual(await raw(path, 'POST', '/services/%ff/drill', '{"fault":"vm-kill"}'), invalid);
+  t.deepEqual(await raw(path, 'GET', '/%ff'), invalid);
+  t.deepEqual(await raw(path, 'POST', '/down'), invalid);
   t.deepEqual(await raw(path, 'GET', '/nothing'), { status: 404, code: 'HF_REQUEST_INVALID' });
   t.deepEqual(await raw(path, 'POST', '/services/no/drill', '{"fault":"vm-kill"}'), {
     status: 404,

@@ -15,7 +15,10 @@ test('from up to down', async t => {
   t.regex(up.stderr, /daemon started, pid \d+/);
   t.regex(up.stderr, /#\d+ {2}web {2}service\.starting {2}guests boot/);
   t.regex(up.stderr, /service\.protected/);
-  t.regex(up.stdout, /^SERVICE +PHASE .*\nweb +protected +192\.0\.2\.10\/24 +80 +tcg +1 .*75%$/m);
+  t.regex(
+    up.stdout,
+    /^SERVICE +PHASE .*\nweb +protected +192\.0\.2\.10\/24 +80 +tcg +1 .*75%, 5 MiB in files$/m,
+  );
 
   const again = await run('up', '--json');
   t.is(again.code, 0);
@@ -85,6 +88,7 @@ test('wrong usage and configuration end with 2, before anything is started', asy
   t.false(existsSync(state));
   t.is((await run('protect', join(dir, 'none.yaml'))).code, 2);
   for (const args of [
+    [],
     ['drill', 'web'],
     ['drill', 'web', '--fault', 'x'],
     ['events', '--since', '-1'],

@@ -1,7 +1,10 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import { parseDocument } from 'yaml';
+import { z } from 'zod';
 import { parseServiceConfig, readConfigFile } from '../../../supervisor/config/config.js';
+import { serviceSchema } from '../../../supervisor/config/schema.js';
 import { errorOf, MINIMAL, temporaryFolder } from './helpers.js';
 
 const parse = (text: string) => parseServiceConfig(text, '/etc/holdfast/web.yaml');
@@ -19,7 +22,8 @@ test('the minimal configuration gets every default', t => {
     detect: { heartbeatMs: 50, misses: 3 },
     recovery: { compare: 'sampled', masks: ['http-date'], former: 'keep', replayDeadlineMs: 30_000 },
     log: { sizeMiB: 256, onFull: 'backpressure' },
-    storage: 'none',
+    connections: { max: 65_536, onFull: 'wait' },
+    storage: { mode: 'none' },
   });
 });
 
@@ -41,6 +45,28 @@ test('a relative image starts at the folder of the file; a domain is the other k
     kind: 'domain',
     domain: 'old-web',
   });
+});
+
+test('a log is spilled only if it is asked for; where and how much has defaults', t => {
+  const withLog = (log: string) => parse(MINIMAL.replace('ports', `log: ${log}\nports`)).log;
+  t.is(withLog('{ sizeMiB: 64 }').spill, undefined);
+  t.deepEqual(withLog('{ spill: {} }').spill, { sizeMiB: 4096 });
+  t.deepEqual(withLog('{ spill: { directory: /spill, sizeMiB: 9 } }').spill, {
+    directory: '/spill',
+    sizeMiB: 9,
+  });
+});
+
+test('storage is a word or a mapping; a disk that moves changes what becomes of the failed machine', t => {
+  const withStorage = (storage: string) => parse(MINIMAL.replace('ports', `storage: ${storage}\nports`));
+  t.deepEqual(withStorage('none').storage, { mode: 'none' });
+  t.deepEqual(withStorage('{ mode: none }').storage, { mode: 'none' });
+  const shared = withStorage('{ mode: shared, directory: /data, mount: /srv/data }');
+  t.deepEqual(shared.storage, { mode: 'shared', directory: '/data', mount: '/srv/data' });
+  t.is(shared.recovery.former, 'keep');
+  const disk = withStorage('{ mode: handed-over, disk: /data.raw, mount: /srv/data }');
+  t.deepEqual(disk.storage, { mode: 'handed-over', disk: '/data.raw', mount: '/srv/data' });
+  t.is(disk.recovery.former, 'destroy');
 });
 
 /** Replacement in the minimal text, and the complaint it must produce. */
@@ -105,10 +131,70 @@ const mistakes: [name: string, from: string, to: string, complaint: RegExp][] = 
     /management.subnet is .*does not overlap/,
   ],
   [
-    'storage of later',
+    'storage without its fields',
     'ports',
     'storage: shared\nports',
-    /storage is "shared", expected none .*not yet supported/,
+    /storage is "shared", expected none, or a mapping/,
+  ],
+  [
+    'unknown storage',
+    'ports',
+    'storage: { mode: mirrored }\nports',
+    /storage(\.mode)? is .*mirrored.*, expected none, or a mapping with mode handed-over/,
+  ],
+  [
+    'disk without mount',
+    'ports',
+    'storage: { mode: handed-over, disk: /d.raw }\nports',
+    /storage.mount is missing, expected an absolute path .* such as \/srv\/data$/,
+  ],
+  [
+    'relative disk',
+    'ports',
+    'storage: { mode: handed-over, disk: d.raw, mount: /srv/data }\nports',
+    /storage.disk is "d.raw", expected an absolute path on this host$/,
+  ],
+  [
+    'mount that climbs',
+    'ports',
+    'storage: { mode: shared, directory: /d, mount: /srv/../etc }\nports',
+    /storage.mount is "\/srv\/..\/etc"/,
+  ],
+  [
+    'mount that is two words',
+    'ports',
+    'storage: { mode: shared, directory: /d, mount: "/srv/a b" }\nports',
+    /storage.mount is "\/srv\/a b"/,
+  ],
+  [
+    'field of another mode',
+    'ports',
+    'storage: { mode: shared, directory: /d, mount: /srv, disk: /e }\nports',
+    /storage.disk is not a known field/,
+  ],
+  [
+    'former kept with its disk',
+    'ports',
+    'storage: { mode: handed-over, disk: /d.raw, mount: /srv }\nrecovery: { former: keep }\nports',
+    /recovery.former is "keep", expected destroy or dump/,
+  ],
+  [
+    'policy of a full log',
+    'ports',
+    'log: { onFull: spill }\nports',
+    /log.onFull is "spill", expected one of backpressure, unprotected$/,
+  ],
+  [
+    'spill without room',
+    'ports',
+    'log: { spill: { sizeMiB: 0 } }\nports',
+    /log.spill.sizeMiB is 0, expected a whole number from 1 to 16777216$/,
+  ],
+  [
+    'spill to a relative place',
+    'ports',
+    'log: { spill: { directory: spill } }\nports',
+    /log.spill.directory is "spill", expected an absolute path on this host$/,
   ],
   [
     'zero misses',
@@ -121,7 +207,7 @@ const mistakes: [name: string, from: string, to: string, complaint: RegExp][] = 
     'list for mapping',
     'ports',
     'log: [1]\nports',
-    /log is \[1\], expected a mapping with the fields sizeMiB, onFull$/,
+    /log is \[1\], expected a mapping with the fields sizeMiB, onFull, perConnectionMiB, spill$/,
   ],
   [
     'wrong word',
@@ -184,4 +270,88 @@ test('unreadable files are named', async t => {
   t.is((await errorOf(() => readConfigFile(folder))).code, 'HF_CONFIG_UNREADABLE');
   writeFileSync(join(folder, 'latin1.yaml'), Buffer.from([0x6e, 0xe4]));
   t.is((await errorOf(() => readConfigFile(join(folder, 'latin1.yaml')))).code, 'HF_CONFIG_UNREADABLE');
+});
+
+type Json = { properties?: Record<string, Json>; anyOf?: Json[] };
+
+/** Every field that a configuration can have, by its name: `guest.memoryMiB`. */
+function fieldsOf(schema: Json, prefix = ''): string[] {
+  return Object.entries(schema.properties ?? {}).flatMap(([key, inner]) => [
+    `${prefix}${key}`,
+    ...fieldsOf(inner, `${prefix}${key}.`),
+  ]);
+}
+
+const FIELDS = fieldsOf(z.toJSONSchema(serviceSchema, { io: 'input', unrepresentable: 'any' }) as Json);
+
+test('the fields are all found', t => {
+  for (const field of [
+    'name',
+    'ports',
+    'source.image',
+    'guest.memoryMiB',
+    'recovery.masks',
+    'log.onFull',
+    'storage',
+  ]) {
+    t.true(FIELDS.includes(field), FIELDS.join());
+  }
+});
+
+for (const field of FIELDS) {
+  test(`a value of the wrong type is refused by its field: ${field}`, async t => {
+    const document = parseDocument(MINIMAL);
+    for (const [what, wrong] of [
+      ['a date', '2001-01-01'],
+      ['a list of lists', [[1]]],
+      ['a mapping', { nobody: 'knows' }],
+    ] as const) {
+      // A name of the right form is as good as any.
+      if (what === 'a date' && ['name', 'source.image', 'source.domain', 'uplink.bridge'].includes(field))
+        continue;
+      document.setIn(field.split('.'), document.createNode(wrong));
+      if (field === 'source.domain') document.deleteIn(['source', 'image']);
+      const error = await errorOf(() => parse(String(document)));
+      t.is(error.code, 'HF_CONFIG_INVALID', what);
+      const named = new RegExp(
+        `web\\.yaml:\\d+:\\d+: ${field.replace('.', '\\.')}(\\[\\d+\\]|\\.\\w+)* is .*, expected .{4}`,
+      );
+      t.regex(error.message, named, what);
+      t.true(error.remedy.length > 10);
+    }
+  });
+}
+
+test('IPv6: the address beside the IPv4 address, and its gateway', async t => {
+  const six = (lines: string) => parse(MINIMAL.replace('ports', `${lines}\nports`));
+  t.like(six('address6: 2001:db8::10/64\ngateway6: fe80::1'), {
+    address: '192.0.2.10/24',
+    address6: '2001:db8::10/64',
+    gateway6: 'fe80::1',
+  });
+  t.like(six('address6: 2001:db8::10/64\ngateway6: 2001:0DB8:0::1'), { gateway6: '2001:0DB8:0::1' });
+  for (const [lines, complaint] of [
+    ['address6: 2001:db8::10', /address6 is "2001:db8::10", expected an IPv6 unicast host address/],
+    ['address6: 2001:db8::/64', /address6 is/],
+    ['address6: 2001:db8::10/127', /address6 is/],
+    ['address6: 192.0.2.11/24', /address6 is/],
+    ['address6: fe80::10/64', /address6 is/],
+    ['address6: ff02::10/64', /address6 is/],
+    ['address6: "::1/64"', /address6 is/],
+    ['address6: fd00::1%eth0/64', /address6 is/],
+    ['gateway6: fe80::1', /gateway6 is "fe80::1", expected nothing without address6/],
+    [
+      'address6: 2001:db8::10/64\ngateway6: 2001:db9::1',
+      /gateway6 is "2001:db9::1", expected another host of the network of address6/,
+    ],
+    ['address6: 2001:db8::10/64\ngateway6: 2001:db8::10', /gateway6 is/],
+    ['address6: 2001:db8::10/64\ngateway6: 192.0.2.1', /gateway6 is "192.0.2.1", expected an IPv6 address/],
+  ] as const)
+    t.regex((await errorOf(() => six(lines))).message, complaint, lines);
+});
+
+test('a structure that contains itself is refused as what it is', async t => {
+  const error = await errorOf(() => parse(MINIMAL.replace('name: web', 'name: &a [*a]')));
+  t.is(error.code, 'HF_CONFIG_INVALID');
+  t.regex(error.message, /name is a structure that contains itself, expected a DNS label/);
 });

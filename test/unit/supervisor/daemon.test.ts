@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -25,6 +25,62 @@ test('several at once start one daemon', async t => {
     results.map(result => result.stderr).join(),
   );
   t.is(new Set(results.map(result => JSON.parse(result.stdout).pid)).size, 1);
+});
+
+test('what stands where the control socket should be is no socket: refused, kept, and nothing beside it', async t => {
+  const { run, dir, state } = laboratory(t);
+  const file = join(dir, 'file');
+  writeFileSync(file, 'precious');
+  const folder = join(dir, 'folder');
+  mkdirSync(folder);
+  for (const path of [file, folder, join(file, 'below')]) {
+    for (const words of [['up'], ['up', '--foreground'], ['daemon'], ['status'], ['down']]) {
+      const { code, stderr } = await run(...words, '--json', '--socket', path);
+      const error = JSON.parse(lines(stderr).at(-1)!);
+      t.is(error.code, 'HF_SOCKET_PATH', `${words} ${path}: ${stderr}`);
+      t.is(code, 2);
+      t.notRegex(error.remedy, /holdfast up/);
+    }
+    t.false(existsSync(`${path}.lock`), path);
+  }
+  t.is(readFileSync(file, 'utf8'), 'precious');
+  t.false(existsSync(join(state, 'lock')));
+});
+
+test('a state directory that cannot be used is named', async t => {
+  const { run, dir } = laboratory(t);
+  const file = join(dir, 'file');
+  writeFileSync(file, '');
+  for (const path of [file, join(file, 'below'), '/proc/x/y']) {
+    for (const words of [['up'], ['up', '--foreground']]) {
+      const { code, stderr } = await run(...words, '--json', '--state-dir', path);
+      const error = JSON.parse(lines(stderr).at(-1)!);
+      t.is(error.code, 'HF_STATE_DIR', stderr);
+      t.true(error.message.includes(path));
+      t.is(code, 2);
+    }
+  }
+});
+
+test('an option of the daemon’s that comes too late, or is none, is not passed over', async t => {
+  const { run, dir, state } = laboratory(t);
+  t.is((await run('up')).code, 0);
+  const other = await run('up', '--json', '--state-dir', join(dir, 'other'));
+  t.like(JSON.parse(lines(other.stderr).at(-1)!), { code: 'HF_DAEMON_OPTION' });
+  t.is(other.code, 1);
+  t.is((await run('up', '--state-dir', `${state}/`)).code, 0);
+  await run('down');
+  const bogus = laboratory(t, { HOLDFAST_LOG_LEVEL: 'bogus' });
+  for (const words of [['up'], ['up', '--foreground']]) {
+    const { code, stderr } = await bogus.run(...words, '--json');
+    t.regex(JSON.parse(lines(stderr).at(-1)!).message, /^HOLDFAST_LOG_LEVEL is "bogus", expected debug/);
+    t.is(code, 2);
+  }
+});
+
+test('`up` fails if a service has failed', async t => {
+  const { run, config } = laboratory(t, { FAKE_PHASE: 'failed' });
+  t.is((await run('up', config)).code, 1);
 });
 
 test('a killed daemon is followed by a new one; one state directory has one daemon', async t => {

@@ -9,6 +9,7 @@ import type {
 import type { RunningSupervisor, SupervisorOptions } from '../../../supervisor/cli/supervisor-factory.js';
 import { parseServiceConfig } from '../../../supervisor/config/config.js';
 import type { EventLog } from '../../../supervisor/events/event-log.js';
+import type { ServiceSample } from '../../../supervisor/metrics/sample.js';
 
 /** Operations without machines: services are entries of a map, and a drill reports what it is told to. */
 export class FakeSupervisor implements RunningSupervisor {
@@ -36,6 +37,7 @@ export class FakeSupervisor implements RunningSupervisor {
     this.log.append('service.starting', config.name, 'guests boot');
     await sleep(20);
     const service = sampleService(config.name, config.address, config.ports);
+    service.phase = (process.env.FAKE_PHASE as ServiceStatus['phase'] | undefined) ?? service.phase;
     this.services.set(config.name, service);
     this.log.append('service.protected', config.name, 'primary active, backup suspended');
     return service;
@@ -60,6 +62,28 @@ export class FakeSupervisor implements RunningSupervisor {
     }
     this.log.append('recovery.done', name, 'recovered', { fault });
     return sampleReport(name, this.lost);
+  }
+
+  samples(): ServiceSample[] {
+    return [...this.services.keys()].map(name => ({
+      name,
+      phase: 'protected',
+      epoch: 1,
+      startedAt: 1000,
+      guests: [{ role: 'primary', state: 'active' }],
+      connections: { tracked: 2, held: 0, spliced: 1, closed: 7, unprotected: 0 },
+      maxConnections: 65_536,
+      recoveriesByCause: { 'guest-hang': 3 },
+      counters: { DROP_PARSE: 4, OPENED: 10 },
+      segments: [
+        { size: 'small', bytes: 2048, free: 70, total: 80 },
+        { size: 'large', bytes: 16_384, free: 5, total: 20 },
+      ],
+      spill: {
+        ...{ directory: '/spill', bytes: 5000, limitBytes: 9000, moved: 7000, full: true, error: undefined },
+      },
+      heartbeatAgeMs: 12,
+    }));
   }
 
   events(since: number, follow: boolean, signal: AbortSignal) {
@@ -88,8 +112,10 @@ export function sampleService(name: string, address: string, ports: number[]): S
     ports,
     accel: 'tcg',
     epoch: 1,
-    connections: { tracked: 2, held: 0, spliced: 1, closed: 7 },
+    connections: { tracked: 2, held: 0, spliced: 1, closed: 7, unprotected: 0 },
     recoveries: 0,
+    recoveriesByCause: {},
+    storage: { mode: 'none', holder: undefined, volatileBytes: 0 },
     guests: [
       {
         name: `${name}-a`,
@@ -102,13 +128,19 @@ export function sampleService(name: string, address: string, ports: number[]): S
         pid: 4711,
       },
     ],
-    log: { segmentsFree: 75, segmentsTotal: 100 },
+    log: {
+      ...{ segmentsFree: 75, segmentsTotal: 100, usedBytes: 409_600, onFull: 'backpressure', full: false },
+      spill: {
+        ...{ directory: '/spill/web.spill', fileBytes: 5 << 20, limitBytes: 1 << 30, movedBytes: 7 << 20 },
+        full: false,
+      },
+    },
   };
 }
 
 export function sampleReport(service: string, lost: number): RecoveryReport {
   const verdict = { port: 80, inputBytes: 10, outputBytes: 20 };
-  const kept = { ...verdict, outcome: 'kept' as const, reason: 'spliced' };
+  const kept = { ...verdict, outcome: 'kept' as const, code: 'spliced' as const, reason: 'spliced' };
   return {
     service,
     cause: 'guest-panic',
@@ -128,6 +160,7 @@ export function sampleReport(service: string, lost: number): RecoveryReport {
         ...verdict,
         client: `192.0.2.51:${2000 + i}`,
         outcome: 'lost' as const,
+        code: 'diverged-content' as const,
         reason: 'output differs',
         spliceMs: undefined,
       })),
@@ -145,5 +178,6 @@ function sampleConnection(service: string): ConnectionStatus {
     guest: `${service}-a`,
     epoch: 1,
     ...positions,
+    unprotected: undefined,
   };
 }
