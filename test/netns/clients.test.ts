@@ -8,11 +8,13 @@ import { leftovers } from '../lib/leftovers.js';
 import { waitFor } from '../lib/run.js';
 import { shiftTimestamps, TS_AHEAD, TS_BEHIND } from '../lib/ts-shift.js';
 import { NetnsBed } from './lib/bed.js';
-import { download, servePeer, startPeer } from './lib/clients.js';
+import { download, servePeer, startPeer, startPeerAt } from './lib/clients.js';
 import { CHAT, SINK } from './lib/peer.js';
 
 const PORTS = [80, SINK, CHAT];
 const FILE_BYTES = 24 << 20;
+/** Some six seconds, as the download and the upload: both faults must find all of them at work. */
+const ROUNDS = 200;
 const body = Buffer.concat([...knownContent('clients', 'file', FILE_BYTES)]);
 const sha256 = createHash('sha256').update(body).digest('hex');
 
@@ -23,6 +25,8 @@ interface Variant {
   mtu?: number;
   shift?: number;
   compare?: 'sampled' | 'full';
+  /** Three clients over each. */
+  families?: (4 | 6)[];
 }
 
 const VARIANTS: Variant[] = [
@@ -38,10 +42,17 @@ const VARIANTS: Variant[] = [
   { name: 'ECN', client: ['net.ipv4.tcp_ecn=1'] },
   { name: 'MTU 576', mtu: 576 },
   { name: 'the full comparator', compare: 'full' },
+  { name: 'IPv6, others with IPv4, and a clock far ahead of the host', families: [4, 6], shift: TS_AHEAD },
+  {
+    name: 'IPv6, MTU 1280 and no options',
+    families: [6],
+    mtu: 1280,
+    client: ['net.ipv4.tcp_timestamps=0', 'net.ipv4.tcp_sack=0', 'net.ipv4.tcp_window_scaling=0'],
+  },
 ];
 
 /** A download, an upload and a conversation, all in flight; two faults one after the other; all byte-exact. */
-async function survivesTwoFaults(t: ExecutionContext, bed: NetnsBed): Promise<void> {
+async function survivesTwoFaults(t: ExecutionContext, bed: NetnsBed, families: (4 | 6)[]): Promise<void> {
   const root = `${bed.lab.dir}/www`;
   mkdirSync(root);
   writeFileSync(`${root}/file`, body);
@@ -52,28 +63,35 @@ async function survivesTwoFaults(t: ExecutionContext, bed: NetnsBed): Promise<vo
   await start(0);
   await start(1);
   const capture = await Capture.start(bed.lab, bed.client);
-  const down = download(bed, '/file', '4M');
-  const up = startPeer(bed, 'sink', 12 << 20, 3 << 20);
-  const chat = startPeer(bed, 'chat', 100, 3000, 30);
+  const all = families.map(family => ({
+    down: download(bed, '/file', '4M', { family }),
+    up: startPeerAt(bed, { family }, 'sink', 18 << 20, 3 << 20),
+    chat: startPeerAt(bed, { family }, 'chat', ROUNDS, 3000, 30),
+  }));
   for (let round = 1; round <= 2; round++) {
     const moved = BigInt(round * (2 << 20));
     await waitFor('the transfers', 30_000, () => {
       const flows = [...bed.path.flows()].map(e => e.flow);
-      const far = flows.some(f => f.in_end > moved) && flows.some(f => f.out_acked > moved);
-      return far && flows.length === 3 ? true : undefined;
+      const far =
+        flows.filter(f => f.in_end > moved).length >= families.length &&
+        flows.filter(f => f.out_acked > moved).length >= families.length;
+      return far && flows.length === 3 * families.length ? true : undefined;
     });
     const recovery = await bed.failover();
     t.deepEqual(
       recovery.verdicts.map(v => `${v.outcome}: ${v.reason}`),
-      ['kept: spliced', 'kept: spliced', 'kept: spliced'],
+      families.flatMap(() => ['kept: spliced', 'kept: spliced', 'kept: spliced']),
     );
     if (round === 1) await bed.reprotect(start);
   }
-  t.like(await down.result, { code: 0, bytes: FILE_BYTES, sha256 });
-  t.like(await up.result, { ok: true });
-  t.like(await chat.result, { ok: true, rounds: 100 });
+  for (const { down, up, chat } of all) {
+    t.like(await down.result, { code: 0, bytes: FILE_BYTES, sha256 });
+    t.like(await up.result, { ok: true });
+    t.like(await chat.result, { ok: true, rounds: ROUNDS });
+  }
   await capture.stop();
-  t.like(summarize(capture.trace(PORTS), 3), { connections: 3, resets: 0, reconnects: 0 });
+  const connections = 3 * families.length;
+  t.like(summarize(capture.trace(PORTS), connections), { connections, resets: 0, reconnects: 0 });
 }
 
 VARIANTS.forEach((variant, i) => {
@@ -92,7 +110,7 @@ VARIANTS.forEach((variant, i) => {
         ]);
       }
       if (variant.shift !== undefined) await shiftTimestamps(bed.lab, bed.client, variant.shift);
-      await survivesTwoFaults(t, bed);
+      await survivesTwoFaults(t, bed, variant.families ?? [4]);
     } finally {
       await bed.dispose();
     }

@@ -13,6 +13,8 @@ import { CHAT, RANDOM, SINK } from './lib/peer.js';
 const TAG = 'failover';
 const PORTS = [80, SINK, CHAT, RANDOM];
 const FILE_BYTES = 48 << 20;
+/** More than nginx sends before it looks at its client again. */
+const PART_BYTES = 8 << 20;
 let bed: NetnsBed;
 let root: string;
 let sha256: string;
@@ -28,6 +30,7 @@ test.before(async () => {
   mkdirSync(root);
   const body = Buffer.concat([...knownContent(TAG, 'file', FILE_BYTES)]);
   writeFileSync(`${root}/file`, body);
+  writeFileSync(`${root}/part`, body.subarray(0, PART_BYTES));
   sha256 = createHash('sha256').update(body).digest('hex');
   await startGuest(0);
   await startGuest(1);
@@ -63,6 +66,52 @@ test.serial('a download goes on byte by byte', async t => {
     t.like(await d.result, { code: 0, bytes: FILE_BYTES, sha256 });
   });
 });
+
+test.serial('a former guest that lives on, and closes its connections, is heard by nobody', async t => {
+  await captured(t, 2, async () => {
+    const transfers = [download(bed, '/file', '20M'), download(bed, '/file', '20M')];
+    await waitFor('a third of each file', 20_000, () => {
+      return transfers.every(({ moved }) => moved() > FILE_BYTES / 3) || undefined;
+    });
+    const former = bed.active;
+    await bed.failover();
+    // Its kernel sends again what nobody acknowledges, and then that its services have ended.
+    const dropped = () => bed.path.stats().DROP_ZOMBIE;
+    const before = dropped();
+    await bed.endServices(former);
+    await waitFor('its last words', 20_000, () => dropped() >= before + transfers.length || undefined);
+    const others = bed.path.stats().DROP_OTHER;
+    const ping = ['busybox', 'ping', '-c', '1', '-W', '1', bed.client.address];
+    const { code } = await bed.lab.exec(bed.guest(former), ping, { allowFailure: true });
+    t.not(code, 0);
+    t.true(bed.path.stats().DROP_OTHER > others);
+    for (const { result } of transfers) t.like(await result, { code: 0, bytes: FILE_BYTES, sha256 });
+  });
+});
+
+test.serial(
+  'urgent data is replayed as urgent data: the service finds it beside its stream, not in it',
+  async t => {
+    await captured(t, 1, async () => {
+      const bytes = 100_000;
+      const up = startPeer(bed, 'urgent', bytes);
+      const sent = BigInt(2 * bytes + 1);
+      await up.open;
+      await waitFor('two parts and the urgent byte', 20_000, () => {
+        return (
+          [...bed.path.flows()].some(({ flow }) => flow.in_end === sent && flow.g_ack === sent) || undefined
+        );
+      });
+      const recovery = await bed.failover();
+      t.deepEqual(
+        recovery.verdicts.map(v => v.outcome),
+        ['kept'],
+      );
+      up.child.kill('SIGUSR2');
+      t.like(await up.result, { ok: true, bytes: 3 * bytes });
+    });
+  },
+);
 
 test.serial('an upload goes on, and its half-close is replayed', async t => {
   await captured(t, 1, async () => {
@@ -129,6 +178,27 @@ test.serial(
     t.is(bed.path.stats().DIVERGED > 0, true);
     t.like(await random.result, { ok: false, error: 'read ECONNRESET' });
     t.like(await chat.result, { ok: true, rounds: 100 });
+  },
+);
+
+test.serial(
+  'a client that has all closes while no guest runs: its end comes after the answer again',
+  async t => {
+    await captured(t, 1, async () => {
+      const client = startPeer(bed, 'fetch', PART_BYTES);
+      await client.open;
+      bed.path.fence(bed.active);
+      const held = bed.path.stats().HELD;
+      client.child.kill('SIGUSR2');
+      await waitFor('its FIN', 10_000, () => bed.path.stats().HELD > held || undefined);
+      // nginx breaks off its answer to a client that closes before it has all.
+      const { verdicts } = await bed.failover();
+      t.deepEqual(
+        verdicts.map(v => v.outcome),
+        ['kept'],
+      );
+      t.like(await client.result, { ok: true, bytes: PART_BYTES });
+    });
   },
 );
 

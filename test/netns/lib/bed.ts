@@ -1,11 +1,13 @@
 import type { ChildProcess } from 'node:child_process';
 import { openSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { addressBytes } from '../../../hypervisor-shim/datapath/addresses.js';
 import { DataPath } from '../../../hypervisor-shim/datapath/datapath.js';
 import { native } from '../../../hypervisor-shim/native/native.js';
 import { macBytes } from '../../../hypervisor-shim/replay/namespace.js';
 import { type FlowVerdict, Replayer } from '../../../hypervisor-shim/replay/replayer.js';
-import { BRIDGE, Lab, SERVICE_ADDRESS } from '../../lib/lab.js';
+import { Spiller } from '../../../hypervisor-shim/spill/spiller.js';
+import { BRIDGE, Lab, SERVICE_ADDRESS, SERVICE_ADDRESS6 } from '../../lib/lab.js';
 import { run, waitFor } from '../../lib/run.js';
 import { ensureBpffs } from './bpffs.js';
 
@@ -18,7 +20,12 @@ export interface BedOptions {
   ports: number[];
   compare?: 'sampled' | 'full';
   logMiB?: number;
+  onFull?: 'backpressure' | 'unprotected';
+  perConnectionMiB?: number;
+  maxFlows?: number;
   clients?: number;
+  /** The log is spilled, to so many MiB of files. */
+  spillMiB?: number;
 }
 
 export interface RecoveryResult {
@@ -39,6 +46,7 @@ export class NetnsBed {
   private epoch = 0;
   active = 0;
   private replayer: Replayer | undefined;
+  spiller: Spiller | undefined;
   private readonly services: ChildProcess[][] = [[], []];
   readonly path: DataPath;
   readonly taps: number[];
@@ -47,6 +55,7 @@ export class NetnsBed {
     readonly lab: Lab,
     path: DataPath,
     taps: number[],
+    private readonly spillMiB: number | undefined,
   ) {
     this.path = path;
     this.taps = taps;
@@ -69,20 +78,24 @@ export class NetnsBed {
       for (const slot of [0, 1]) taps.push(await makeGuest(tag, slot));
       const path = DataPath.create({
         pinDirectory: pins,
-        address: Uint8Array.from(SERVICE_ADDRESS.split('.'), Number),
+        address: addressBytes(SERVICE_ADDRESS),
+        address6: addressBytes(SERVICE_ADDRESS6),
         ports: o.ports,
         guestMac: macBytes(GUEST_MAC),
         compare: o.compare ?? 'sampled',
         logMiB: o.logMiB ?? 64,
-        maxFlows: 4096,
+        onFull: o.onFull ?? 'backpressure',
+        perConnectionMiB: o.perConnectionMiB,
+        maxFlows: o.maxFlows ?? 4096,
       });
-      path.attachWire(svc);
+      path.attachWire(svc, await ifindex('svcp'));
       taps.forEach((tap, slot) => {
         path.attachGuest(slot, tap);
       });
-      const bed = new NetnsBed(lab, path, taps);
+      const bed = new NetnsBed(lab, path, taps, o.spillMiB);
       bed.path.activate(0, ++bed.epoch);
       bed.path.setListening(0, true);
+      await bed.startSpiller();
       await bed.prepare();
       return bed;
     } catch (e) {
@@ -95,6 +108,21 @@ export class NetnsBed {
 
   guest(slot: number): string {
     return guestNamespace(this.lab.tag, slot);
+  }
+
+  get spillDirectory(): string {
+    return `${this.lab.dir}/spill`;
+  }
+
+  /** Lets the log be spilled, if it is to be: at the start, and by a successor after `stopSpiller`. */
+  async startSpiller(): Promise<void> {
+    const { spillMiB: sizeMiB, spillDirectory: directory } = this;
+    if (sizeMiB !== undefined) this.spiller = await Spiller.start(this.path, { directory, sizeMiB });
+  }
+
+  async stopSpiller(): Promise<void> {
+    await this.spiller?.stop();
+    this.spiller = undefined;
   }
 
   /** Starts a service process in a guest and waits until it listens on all given ports. */
@@ -114,14 +142,19 @@ export class NetnsBed {
     const conf = `${dir}.conf`;
     writeFileSync(
       conf,
-      `daemon off; user root; worker_processes 1; pid ${dir}.pid; error_log ${dir}.log;
-       events { worker_connections 4096; }
+      `daemon off; user root; worker_processes 1; worker_rlimit_nofile 20000; pid ${dir}.pid; error_log ${dir}.log;
+       events { worker_connections 16384; }
        http { access_log off; sendfile on; keepalive_requests 1000000; keepalive_timeout 1h;
          client_body_temp_path ${dir}-b; proxy_temp_path ${dir}-p; fastcgi_temp_path ${dir}-f;
          uwsgi_temp_path ${dir}-u; scgi_temp_path ${dir}-s;
-         server { listen 80 backlog=4096; root ${root}; } }`,
+         server { listen 80 backlog=4096; listen [::]:80 backlog=4096; root ${root}; } }`,
     );
     await this.serve(slot, ['nginx', '-c', conf, '-p', this.lab.dir], [80]);
+  }
+
+  /** Kills the services of a guest: its kernel, which lives on, closes their connections. */
+  async endServices(slot: number): Promise<void> {
+    for (const child of this.services[slot]!.splice(0)) await this.lab.stop(child, 0);
   }
 
   async prepare(masks: string[] = ['http-date']): Promise<void> {
@@ -130,19 +163,22 @@ export class NetnsBed {
       namespace: `hf-${this.lab.tag}-r`,
       device: 'rp',
       address: SERVICE_ADDRESS,
+      address6: SERVICE_ADDRESS6,
       guestMac: GUEST_MAC,
       masks,
+      spillDirectory: this.spillMiB === undefined ? undefined : this.spillDirectory,
     });
   }
 
   /** A fault of the active guest: it is fenced, the other one takes over, every connection is replayed into it. */
-  async failover(deadlineMs = 30_000): Promise<RecoveryResult> {
+  async failover(deadlineMs = 30_000, tell?: (verdicts: FlowVerdict[]) => void): Promise<RecoveryResult> {
     const started = performance.now();
     const next = 1 - this.active;
     this.path.fence(this.active);
     this.path.activate(next, ++this.epoch);
     this.path.setListening(next, true);
     this.active = next;
+    if (tell) this.replayer!.on('verdicts', tell);
     const result = await this.replayer!.recover({
       slot: next,
       epoch: this.epoch,
@@ -152,11 +188,23 @@ export class NetnsBed {
     return { ...result, ms: performance.now() - started };
   }
 
+  /** Replays flows that came up after the failover, of handshakes whose last ACK was late: what the supervisor's janitor does. */
+  async replayLate(deadlineMs = 30_000): Promise<FlowVerdict[]> {
+    await this.prepare();
+    const { verdicts } = await this.replayer!.recover({
+      slot: this.active,
+      epoch: this.epoch,
+      guestIfindex: this.taps[this.active]!,
+      deadlineMs,
+    });
+    return verdicts;
+  }
+
   /** A fresh guest in place of the dead one, and a fresh replayer: what re-protection does. */
   async reprotect(start: (slot: number) => Promise<void>, masks?: string[]): Promise<void> {
     const slot = 1 - this.active;
     this.path.detachGuest(slot);
-    for (const child of this.services[slot]!.splice(0)) await this.lab.stop(child, 0);
+    await this.endServices(slot);
     await run(['ip', 'netns', 'del', this.guest(slot)]);
     await run(['ip', 'link', 'del', `tap${slot}`], { allowFailure: true });
     this.taps[slot] = await makeGuest(this.lab.tag, slot);
@@ -167,6 +215,7 @@ export class NetnsBed {
 
   async dispose(): Promise<void> {
     await this.replayer?.dispose();
+    await this.stopSpiller();
     this.path.close();
     DataPath.remove(this.path.pinDirectory);
     native.enterNetns(HOME);
@@ -185,6 +234,7 @@ async function makeGuest(tag: string, slot: number): Promise<number> {
   for (const words of [
     `link set ${GUEST_DEV} address ${GUEST_MAC}`,
     `addr add ${SERVICE_ADDRESS}/24 dev ${GUEST_DEV}`,
+    `-6 addr add ${SERVICE_ADDRESS6}/64 dev ${GUEST_DEV} nodad`,
     `link set ${GUEST_DEV} up`,
     'link set lo up',
   ])
@@ -208,5 +258,9 @@ async function veth(outer: string, inner: string, namespace?: string): Promise<n
   ]);
   await run(['sysctl', '-qw', `net.ipv6.conf.${outer}.disable_ipv6=1`]);
   await run(['ip', 'link', 'set', outer, 'up']);
-  return JSON.parse((await run(['ip', '-j', 'link', 'show', outer])).stdout)[0].ifindex;
+  return ifindex(outer);
+}
+
+async function ifindex(device: string): Promise<number> {
+  return JSON.parse((await run(['ip', '-j', 'link', 'show', device])).stdout)[0].ifindex;
 }

@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
-import { SERVICE_ADDRESS } from '../../lib/lab.js';
+import { SERVICE_ADDRESS, SERVICE_ADDRESS6 } from '../../lib/lab.js';
 import type { NetnsBed } from './bed.js';
 
 const PEER = fileURLToPath(new URL('./peer.js', import.meta.url));
@@ -21,10 +21,25 @@ export interface Client {
   open: Promise<void>;
 }
 
+/** Over which family a client speaks, and from which namespace; default: IPv4, the laboratory's first client. */
+export interface Place {
+  family?: 4 | 6;
+  namespace?: string;
+}
+
+const serviceAt = ({ family = 4 }: Place): string => (family === 6 ? SERVICE_ADDRESS6 : SERVICE_ADDRESS);
+
+type Mode = 'fetch' | 'sink' | 'urgent' | 'chat' | 'random';
+
 /** Starts the protocol peer as a client in the client namespace. */
-export function startPeer(bed: NetnsBed, mode: 'sink' | 'chat' | 'random', ...words: number[]): Client {
-  const argv = [process.execPath, PEER, mode, SERVICE_ADDRESS, ...words.map(String)];
-  const child = bed.lab.spawn(bed.client.name, argv, { stdio: ['ignore', 'pipe', 'pipe'] });
+export const startPeer = (bed: NetnsBed, mode: Mode, ...words: number[]): Client =>
+  startPeerAt(bed, {}, mode, ...words);
+
+export function startPeerAt(bed: NetnsBed, place: Place, mode: Mode, ...words: number[]): Client {
+  const argv = [process.execPath, PEER, mode, serviceAt(place), ...words.map(String)];
+  const child = bed.lab.spawn(place.namespace ?? bed.client.name, argv, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let out = '';
   let err = '';
   child.stdout!.on('data', d => {
@@ -54,9 +69,15 @@ export function download(
   bed: NetnsBed,
   path: string,
   rate: string,
-): { moved: () => number; result: Promise<{ sha256: string; bytes: number; code: number | null }> } {
-  const url = `http://${SERVICE_ADDRESS}${path}`;
-  const child = bed.lab.spawn(bed.client.name, ['curl', '-sS', '--retry', '0', '--limit-rate', rate, url], {
+  place: Place = {},
+): {
+  child: ChildProcess;
+  moved: () => number;
+  result: Promise<{ sha256: string; bytes: number; code: number | null }>;
+} {
+  const url = `http://${place.family === 6 ? `[${SERVICE_ADDRESS6}]` : SERVICE_ADDRESS}${path}`;
+  const argv = ['curl', '-sS', '--globoff', '--retry', '0', '--limit-rate', rate, url];
+  const child = bed.lab.spawn(place.namespace ?? bed.client.name, argv, {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const hash = createHash('sha256');
@@ -68,5 +89,5 @@ export function download(
   const result = new Promise<{ sha256: string; bytes: number; code: number | null }>(resolve => {
     child.on('close', code => resolve({ sha256: hash.digest('hex'), bytes, code }));
   });
-  return { moved: () => bytes, result };
+  return { child, moved: () => bytes, result };
 }
