@@ -12,8 +12,9 @@ const holds = test.macro<[ScenarioOptions]>(async (t, options) => {
   }
 });
 
-test.serial('the primary’s kernel panics under 50 connections', holds, {
+test.serial('the primary’s kernel panics under 50 connections, half of them over IPv6', holds, {
   tag: 'panic',
+  families: 'both',
   fault: 'guest-panic',
   connections: 50,
 });
