@@ -25,11 +25,11 @@ export type Way = 'plain' | 'protected' | 'redirect';
  * One guest's tap, which lies either on the client's bridge itself or behind the data path:
  *
  *   plain       client --- br0 --- tap --- guest
- *   protected   client --- br0 --- svcp=svc [from_wire] --- [from_guest] tap --- guest
+ *   protected   client --- br0 --- svcp [from_wire] --- [from_guest] tap --- guest
  *   redirect    as protected, with programs that only redirect
  */
 export class BenchHost {
-  private wire = 0;
+  private port = 0;
   private tapIndex = 0;
   private redirects: { toGuest: number; toWire: number } | undefined;
   way: Way | undefined;
@@ -80,9 +80,9 @@ export class BenchHost {
   async attach(): Promise<void> {
     await silence('tap');
     await ip('link set tap up');
-    this.wire = await ifindex('svc');
+    this.port = await ifindex('svcp');
     this.tapIndex = await ifindex('tap');
-    this.path.attachWire(this.wire);
+    this.path.attachWire(await ifindex('svc'), this.port);
     this.path.attachGuest(0, this.tapIndex);
     this.path.activate(0, 1);
     this.path.setListening(0, true);
@@ -93,7 +93,7 @@ export class BenchHost {
     const pins = `${this.path.pinDirectory}-redirect`;
     const object = join(this.lab.dir, 'redirect.o');
     await run([
-      ...['clang', '-O2', '-g', '-target', 'bpf', `-DTAP=${this.tapIndex}`, `-DWIRE=${this.wire}`],
+      ...['clang', '-O2', '-g', '-target', 'bpf', `-DTAP=${this.tapIndex}`, `-DPORT=${this.port}`],
       ...[`-I/usr/include/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`],
       ...['-c', join(repositoryRoot(), 'test/bench/redirect.bpf.c'), '-o', object],
     ]);
@@ -108,28 +108,28 @@ export class BenchHost {
     return this.path.fd(from === 'wire' ? 'from_wire' : 'from_guest');
   }
 
-  /** Changes the way and resolves when both services answer over it; a change that does not take is made once more. */
+  /** Changes the way and resolves when both services answer over it; one that does not take is diagnosed on standard error. */
   async take(way: Way, target: Target, timeoutMs = 20_000): Promise<void> {
     this.forgetFlows();
     if (way === this.way) return;
     try {
       await this.change(way, target, timeoutMs);
     } catch (error) {
-      process.stderr.write(`${(error as Error).message}; once more\n${await this.diagnosis()}\n`);
-      await this.change(way, target, timeoutMs);
+      process.stderr.write(`${(error as Error).message}\n${await this.diagnosis()}\n`);
+      throw error;
     }
   }
 
   private async change(way: Way, target: Target, timeoutMs: number): Promise<void> {
     this.way = undefined;
-    for (const device of ['svc', 'tap'])
+    for (const device of ['svcp', 'tap'])
       await run(['tc', 'qdisc', 'del', 'dev', device, 'clsact'], { allowFailure: true });
     const [onBridge, off] = way === 'plain' ? ['tap', 'svcp'] : ['svcp', 'tap'];
     await ip(`link set ${off} nomaster`); // the bridge forgets the addresses that it learned there
     await ip(`link set ${onBridge} master ${BRIDGE}`);
     this.way = way;
     if (way !== 'plain') {
-      native.tcAttach(this.wire, this.program('wire'));
+      native.tcAttach(this.port, this.program('wire'), true);
       native.tcAttach(this.tapIndex, this.program('guest'));
     }
     await waitFor(`answers over the ${way} way`, timeoutMs, async () => {
@@ -145,7 +145,7 @@ export class BenchHost {
     return [
       await tell('bridge', 'fdb', 'show', 'br', BRIDGE),
       await tell('ip', '-s', '-br', 'link'),
-      await tell('tc', '-s', 'filter', 'show', 'dev', 'svc', 'ingress'),
+      await tell('tc', '-s', 'filter', 'show', 'dev', 'svcp', 'egress'),
       neighbours.stdout,
     ].join('\n');
   }
@@ -155,15 +155,9 @@ export class BenchHost {
     return (await this.lab.exec(this.client.name, argv, { allowFailure: true })).code === 0;
   }
 
-  /** Frees what the last run left in the table and in the log: a run starts with all of it free. Returns how many flows. */
-  forgetFlows(): number {
-    let forgotten = 0;
-    for (const { id, flow } of this.path.flows()) {
-      if (flow.state !== STATE.CLOSED) this.path.transition(OP.CLOSE, id, flow.generation);
-      while (this.path.transition(OP.REAP, id, flow.generation) === RESULT.AGAIN);
-      forgotten++;
-    }
-    return forgotten;
+  /** A run starts with all of the table and of the log free. */
+  forgetFlows(): void {
+    forgetFlows(this.path);
   }
 
   async dispose(): Promise<void> {
@@ -172,6 +166,14 @@ export class BenchHost {
     DataPath.remove(this.path.pinDirectory);
     goHome();
     await this.lab.dispose();
+  }
+}
+
+/** Frees what the last run left in the table and in the log. */
+export function forgetFlows(path: DataPath): void {
+  for (const { id, flow } of path.flows()) {
+    if (flow.state !== STATE.CLOSED) path.transition(OP.CLOSE, id, flow.generation);
+    while (path.transition(OP.REAP, id, flow.generation) === RESULT.AGAIN);
   }
 }
 

@@ -21,7 +21,7 @@ const only = process.env.BENCH_ONLY || 'netns vm';
 const pairs = positive('BENCH_PAIRS', 5);
 const seconds = positive('BENCH_SECONDS', 1);
 const way = (process.env.BENCH_WAY || 'protected') as Way;
-const VM_RECOVERIES = 3;
+const RECOVERIES = 3;
 
 const started = performance.now();
 const log = (line: string) =>
@@ -29,8 +29,10 @@ const log = (line: string) =>
 
 const results: Results = {
   throughput: { vm: null, netns: null },
+  redirectOnly: null,
   nsPerPacket: { vm: null, netns: null, from_replay: null },
   recovery: { vm: null, netns: null },
+  gap: { vm: null, netns: null },
   reasons: {},
   pairs,
   accel: null,
@@ -47,9 +49,11 @@ async function measure(where: 'netns' | 'vm', guest: Guest): Promise<void> {
     const m: Measuring = { ...guest, label: where, pairs, seconds, log };
     await guest.host.loadRedirects();
     results.throughput[where] = await throughput(m, way);
+    if (way === 'protected' && where === 'netns')
+      results.redirectOnly = await throughput({ ...m, pairs: Math.ceil(pairs / 2) }, 'redirect');
     const floor = await costs(m, 'redirect', ['bulkDown']);
     const measured = await costs(m, 'protected');
-    results.nsPerPacket[where] = nsPerPacket(measured, floor.bulkDown.from_wire.ns);
+    results.nsPerPacket[where] = nsPerPacket(measured, floor.bulkDown.from_wire.ns, seconds);
   } catch (error) {
     log(`${where}: way ${guest.host.way}, data path ${JSON.stringify(guest.host.path.stats())}`);
     throw error;
@@ -76,8 +80,9 @@ if (only.includes('netns')) {
   await attempt('netns', async () => measure('netns', await netnsGuest()));
   if (way === 'protected')
     await attempt('recovery.netns', async () => {
-      const { recovery, from_replay } = await netnsRecovery(5, log);
+      const { recovery, gap, from_replay } = await netnsRecovery(RECOVERIES, log);
       results.recovery.netns = recovery;
+      results.gap.netns = gap;
       results.nsPerPacket.from_replay = from_replay.ns;
     });
 }
@@ -94,7 +99,9 @@ if (only.includes('vm')) {
   });
   if (way === 'protected')
     await attempt('recovery.vm', async () => {
-      results.recovery.vm = await vmRecovery(image!, VM_RECOVERIES, log);
+      const { recovery, gap } = await vmRecovery(image!, RECOVERIES, log);
+      results.recovery.vm = recovery;
+      results.gap.vm = gap;
     });
 }
 process.stdout.write(`${asTable(results)}\n\n${asJson(results)}\n`);

@@ -16,24 +16,45 @@ export class CrowdClient {
     this.answers = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
   }
 
-  static start(lab: Lab, kind: 'chat' | 'http', port: number, what: string): CrowdClient {
+  static start(lab: Lab, kind: 'chat' | 'http', port: number, what: string, sha256?: string): CrowdClient {
     const argv = [process.execPath, CROWD, kind, SERVICE_ADDRESS, `${port}`, what];
+    if (sha256 !== undefined) argv.push(sha256);
     const stdio = ['pipe', 'pipe', 'inherit'] as const;
     return new CrowdClient(lab, lab.spawn(lab.clients[0]!.name, argv, { stdio: [...stdio] }));
   }
 
-  /** Opens connections; resolves with the time until each had its first answer, ms. */
-  async open(connections: number): Promise<number> {
-    return (await this.command(`open ${connections}`)).ms;
+  /** Opens connections, `width` of them at once; resolves with the time until each had its first answer, ms. */
+  async open(connections: number, width = connections): Promise<number> {
+    return (await this.command(`open ${connections} ${width}`)).ms;
   }
 
   /** One more answer on each; resolves with all bytes that the open connections have received. */
-  async ask(): Promise<number> {
-    return (await this.command('ask')).bytes;
+  async ask(what?: string): Promise<number> {
+    return (await this.command(what === undefined ? 'ask' : `ask ${what}`)).bytes;
+  }
+
+  /** Asks the first connection again and again; resolves with the longest time between two answers, ms. */
+  async watch(ms: number, what: string): Promise<number> {
+    return (await this.command(`watch ${ms} ${what}`)).ms;
+  }
+
+  /** From now on a request on each connection, `ms` after the answer to the one before. */
+  async busy(ms: number): Promise<void> {
+    await this.command(`busy ${ms}`);
+  }
+
+  /** Resolves when the last of them are answered. */
+  async quiet(): Promise<void> {
+    await this.command('quiet');
   }
 
   async close(): Promise<void> {
     await this.command('close');
+  }
+
+  /** Closes without a port left to wait: so many ports there are not. */
+  async reset(): Promise<void> {
+    await this.command('reset');
   }
 
   stop(): Promise<void> {

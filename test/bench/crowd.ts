@@ -2,16 +2,23 @@
  * Many connections in one client process, commanded by lines on standard input:
  *
  *   node crowd.js chat HOST PORT BYTES     speaks to the chat peer: banner, then `BYTES\n` is answered by BYTES bytes
- *   node crowd.js http HOST PORT PATH      keep-alive GETs of PATH
+ *   node crowd.js http HOST PORT PATH [SHA256]   keep-alive GETs of PATH, whose body must have this hash
  *
- *   open N     opens N connections; done when each has its first answer
- *   ask        one more request on each; done when each has the answer
+ *   open N [WIDTH]     opens N connections, at most WIDTH of them at once; done when each has its first answer
+ *   ask [WHAT]     one more request on each; done when each has the answer
+ *   watch MS WHAT  requests on the first, PACE_MS apart, for so long; `ms` is the longest time between two answers
+ *   busy MS    from now on a request on each, MS after the answer to the one before; `quiet` ends it, done when all are answered
  *   close      closes all
+ *   reset      resets all, so that no port of theirs waits
  *
  * Each command is answered by one line of JSON: { ms, bytes } or { error }.
  */
+import { createHash, type Hash } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
+
+/** A replay goes through all requests one by one: a client that asks as fast as it can would measure that. */
+const PACE_MS = 5;
 
 type Kind = 'chat' | 'http';
 
@@ -20,6 +27,7 @@ class Conversation {
   received = 0;
   private awaited = 0;
   private head = '';
+  private body: Hash | undefined;
   private done: (() => void) | undefined;
   private readonly socket: Socket;
 
@@ -28,6 +36,7 @@ class Conversation {
     private readonly host: string,
     port: number,
     private readonly what: string,
+    private readonly sha256: string | undefined,
     private readonly failed: (e: Error) => void,
   ) {
     this.socket = connect({ host, port, noDelay: true });
@@ -36,18 +45,22 @@ class Conversation {
     if (kind === 'chat') this.awaited = '220 ready\r\n'.length;
   }
 
-  ask(): Promise<void> {
+  ask(what = this.what): Promise<void> {
     return new Promise(resolve => {
       this.done = resolve;
       if (this.kind === 'chat') {
-        this.awaited += Number(this.what);
-        this.socket.write(`${this.what}\n`);
-      } else this.socket.write(`GET ${this.what} HTTP/1.1\r\nHost: ${this.host}\r\n\r\n`);
+        this.awaited += Number(what);
+        this.socket.write(`${what}\n`);
+      } else this.socket.write(`GET ${what} HTTP/1.1\r\nHost: ${this.host}\r\n\r\n`);
     });
   }
 
   close(): void {
     this.socket.removeAllListeners('end').destroy();
+  }
+
+  reset(): void {
+    this.socket.removeAllListeners('end').resetAndDestroy();
   }
 
   private take(data: Buffer): void {
@@ -58,30 +71,88 @@ class Conversation {
       if (end < 0) return;
       const body = Number(/content-length: *(\d+)/i.exec(this.head)![1]);
       this.awaited = body + end + 4 - this.head.length;
+      this.body = createHash('sha256').update(this.head.slice(end + 4), 'latin1');
       this.head = '';
-    } else this.awaited -= data.length;
+    } else {
+      this.awaited -= data.length;
+      this.body?.update(data);
+    }
     if (this.awaited < 0) this.failed(new Error(`${-this.awaited} bytes more than asked for`));
-    if (this.awaited === 0) this.done?.();
+    if (this.awaited !== 0) return;
+    const wrong = this.sha256 !== undefined && this.body?.digest('hex') !== this.sha256;
+    if (wrong) this.failed(new Error(`the body of ${this.what} differs`));
+    else this.done?.();
   }
 }
 
-const [kind, host, port, what] = process.argv.slice(2);
+const [kind, host, port, what, sha256] = process.argv.slice(2);
 let crowd: Conversation[] = [];
+/** Told when a connection fails: whoever waits for the present command. */
+let rejected: (e: Error) => void = () => {};
+
+/** Longest time between two answers, ms. */
+async function watch(conversation: Conversation, ms: number, what: string): Promise<number> {
+  const end = performance.now() + ms;
+  let longest = 0;
+  for (let last = performance.now(); last < end; ) {
+    await conversation.ask(what);
+    const now = performance.now();
+    await new Promise(resolve => setTimeout(resolve, PACE_MS));
+    longest = Math.max(longest, now - last);
+    last = now;
+  }
+  return longest;
+}
+
+/** `body` for each of the items, `width` at once. */
+async function each<T>(items: Iterable<T>, width: number, body: (item: T) => Promise<void>): Promise<void> {
+  const left = items[Symbol.iterator]();
+  const worker = async () => {
+    for (let next = left.next(); !next.done; next = left.next()) await body(next.value);
+  };
+  await Promise.all(Array.from({ length: width }, worker));
+}
+
+let busy: Promise<unknown> | undefined;
+let quiet = false;
+
+/** Goes on until `quiet`; the first requests are spread over the pause. */
+async function keepBusy(conversation: Conversation, ms: number): Promise<void> {
+  const pause = (least: number) => new Promise(resolve => setTimeout(resolve, least));
+  await pause(Math.random() * ms);
+  while (!quiet) {
+    await conversation.ask();
+    await pause(ms);
+  }
+}
 
 async function command(line: string): Promise<{ ms: number; bytes: number }> {
-  const [word, number] = line.split(' ');
+  const [word, number, more] = line.split(' ');
   const started = performance.now();
-  if (word === 'close') {
-    for (const conversation of crowd) conversation.close();
+  if (word === 'watch') return { ms: await watch(crowd[0]!, Number(number), more!), bytes: 0 };
+  if (word === 'close' || word === 'reset') {
+    for (const conversation of crowd) conversation[word]();
     crowd = [];
   } else
     await new Promise<void>((resolve, reject) => {
-      if (word === 'open')
-        crowd = Array.from(
-          { length: Number(number) },
-          () => new Conversation(kind as Kind, host!, Number(port), what!, reject),
-        );
-      Promise.all(crowd.map(conversation => conversation.ask())).then(() => resolve(), reject);
+      rejected = reject;
+      if (word === 'open') {
+        crowd = [];
+        each(Array(Number(number)).keys(), Number(more ?? number), () => {
+          const failed = (e: Error) => rejected(e);
+          const conversation = new Conversation(kind as Kind, host!, Number(port), what!, sha256, failed);
+          crowd.push(conversation);
+          return conversation.ask();
+        }).then(resolve, reject);
+      } else if (word === 'busy') {
+        quiet = false;
+        busy = Promise.all(crowd.map(conversation => keepBusy(conversation, Number(number))));
+        busy.catch(reject);
+        resolve();
+      } else if (word === 'quiet') {
+        quiet = true;
+        Promise.resolve(busy).then(() => resolve(), reject);
+      } else Promise.all(crowd.map(conversation => conversation.ask(number))).then(() => resolve(), reject);
     });
   const bytes = crowd.reduce((sum, conversation) => sum + conversation.received, 0);
   return { ms: performance.now() - started, bytes };

@@ -6,7 +6,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* TAP and WIRE: interface indices, given on the compiler's command line. */
+/* TAP and PORT: interface indices, given on the compiler's command line. */
 
 SEC("tc")
 int to_guest(struct __sk_buff *skb)
@@ -17,7 +17,7 @@ int to_guest(struct __sk_buff *skb)
 SEC("tc")
 int to_wire(struct __sk_buff *skb)
 {
-	return bpf_redirect(WIRE, 0);
+	return bpf_redirect(PORT, BPF_F_INGRESS);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
+import { type Goal, goals } from './goals.js';
 import { LOADS, type LoadName, UNITS } from './loads.js';
 import type { LoadCosts } from './measure.js';
-import type { Recovery } from './recovery-netns.js';
+import type { Gap, Recovery } from './recovery-netns.js';
 import type { Ratio } from './statistics.js';
 
 type OrGap<T> = T | null;
@@ -15,28 +16,41 @@ export interface NsPerPacket {
   redirectOnly: number;
   from_wire: Record<LoadName, number>;
   from_guest: Record<LoadName, number>;
+  packetsPerSecond: Record<'from_wire' | 'from_guest', Record<LoadName, number>>;
 }
 
 export interface Results {
   throughput: { vm: OrGap<Record<LoadName, Ratio>>; netns: OrGap<Record<LoadName, Ratio>> };
+  /** The netns path with programs that only redirect: the price of the way. */
+  redirectOnly: OrGap<Record<LoadName, Ratio>>;
   nsPerPacket: { vm: OrGap<NsPerPacket>; netns: OrGap<NsPerPacket>; from_replay: OrGap<number> };
   recovery: { vm: OrGap<Record<string, Recovery>>; netns: OrGap<Record<string, Recovery>> };
+  gap: { vm: OrGap<Gap>; netns: OrGap<Gap> };
   reasons: Record<string, string>;
   pairs: number;
   accel: string | null;
 }
 
-export function nsPerPacket(costs: Record<LoadName, LoadCosts>, redirectOnly: number): NsPerPacket {
+export function nsPerPacket(
+  costs: Record<LoadName, LoadCosts>,
+  redirectOnly: number,
+  seconds: number,
+): NsPerPacket {
   const of = (program: keyof LoadCosts) =>
     Object.fromEntries(LOADS.map(name => [name, rounded(costs[name][program].ns)])) as Record<
       LoadName,
       number
     >;
+  const rate = (program: keyof LoadCosts) =>
+    Object.fromEntries(
+      LOADS.map(name => [name, Math.round(costs[name][program].packets / seconds)]),
+    ) as Record<LoadName, number>;
   return {
     ack: rounded(costs.bulkDown.from_wire.ns),
     redirectOnly: rounded(redirectOnly),
     from_wire: of('from_wire'),
     from_guest: of('from_guest'),
+    packetsPerSecond: { from_wire: rate('from_wire'), from_guest: rate('from_guest') },
   };
 }
 
@@ -52,6 +66,9 @@ export function asJson(r: Results): string {
       ...Object.fromEntries(loads),
       nsPerPacket: { ...netns, from_replay, vm },
       recovery: r.recovery,
+      gap: r.gap,
+      redirectOnly: r.redirectOnly,
+      goals: goals(r),
       reasons: r.reasons,
       pairs: r.pairs,
       machine: { cpu: cpu(), kernel: release(), accel: r.accel },
@@ -95,6 +112,35 @@ export function asTable(r: Results): string {
       lines.push(
         `  ${where.padEnd(6)} ${count.padStart(4)} connections: ${x.ms.toFixed(1)} ms, baseline ${x.baselineMs.toFixed(1)} ms, ratio ${x.ratio.toFixed(2)}`,
       );
+  for (const where of ['netns', 'vm'] as const) {
+    const gap = r.gap[where];
+    if (gap)
+      lines.push(
+        `  ${where.padEnd(6)} longest silence of one client with ${gap.acknowledged} bytes: ${gap.ms.toFixed(1)} ms beyond detection (${gap.undisturbedMs.toFixed(1)} ms without a fault)`,
+      );
+  }
+  lines.push('', 'goals', '', ...goals(r).map(line));
+  if (r.redirectOnly) {
+    lines.push(
+      '',
+      'where it goes: the netns path with programs that only redirect, against the plain bridge',
+      '',
+    );
+    for (const name of LOADS)
+      lines.push(`  ${name.padEnd(12)} ${r.redirectOnly[name].ratio.toFixed(3)}${share(r, name)}`);
+  }
   for (const [what, reason] of Object.entries(r.reasons)) lines.push('', `not measured: ${what}: ${reason}`);
   return lines.join('\n');
+}
+
+const line = ({ name, goal, value, met }: Goal): string =>
+  `  ${(value === null ? 'not measured' : met ? 'met' : 'MISSED').padEnd(13)}${name}: ${value === null ? '-' : rounded(value, 3)}, goal ${goal}`;
+
+/** What one CPU spends in the programs under a load, beyond bare redirects. */
+function share(r: Results, name: LoadName): string {
+  const ns = r.nsPerPacket.netns;
+  if (!ns) return '';
+  const of = (program: 'from_wire' | 'from_guest') =>
+    ((ns[program][name] - ns.redirectOnly) * ns.packetsPerSecond[program][name]) / 1e7;
+  return `, and the SSW's own work takes ${rounded(of('from_wire') + of('from_guest'))}% of one CPU`;
 }
