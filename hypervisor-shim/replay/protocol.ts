@@ -13,6 +13,8 @@ export interface WorkerSetup extends ServiceAddresses {
   wireIfindex: number;
   /** Where input lies that is not in memory any more. */
   spillDirectory: string | undefined;
+  /** One Int32, set to 1 when the worker is to end, in the middle of a recovery if need be. */
+  stop: SharedArrayBuffer;
 }
 
 export interface RecoverCommand {
@@ -23,6 +25,11 @@ export interface RecoverCommand {
   deadlineMs: number;
   /** Nobody else replays: flows that an earlier replay into the same guest left half-way begin anew. */
   resume?: boolean;
+}
+
+/** Lets a worker look whether it is to end. */
+export interface EndCommand {
+  type: 'end';
 }
 
 /** Why a connection was kept or lost, for programs: bounded, so that metrics can be labelled with it. `reason` is for people. */

@@ -4,9 +4,12 @@ import type { ServiceAddresses } from '../datapath/addresses.js';
 import type { DataPath } from '../datapath/datapath.js';
 import { HoldfastError } from '../errors.js';
 import { createReplayNamespace, type ReplayNamespace, removeReplayNamespace } from './namespace.js';
-import type { FlowVerdict, RecoverCommand, WorkerMessage, WorkerSetup } from './protocol.js';
+import type { EndCommand, FlowVerdict, RecoverCommand, WorkerMessage, WorkerSetup } from './protocol.js';
 
 export type { FlowVerdict } from './protocol.js';
+
+/** A worker looks whether it is to end many times in a second. */
+const END_MS = 5000;
 
 export interface ReplayerOptions extends ServiceAddresses {
   /** Names of the namespace and of its veth's host end. */
@@ -29,6 +32,7 @@ export class Replayer extends EventEmitter<{ verdicts: [FlowVerdict[]] }> {
   private constructor(
     private readonly worker: Worker,
     private readonly options: ReplayerOptions,
+    private readonly stop: Int32Array,
   ) {
     super();
   }
@@ -55,11 +59,12 @@ export class Replayer extends EventEmitter<{ verdicts: [FlowVerdict[]] }> {
       concurrency: o.concurrency ?? 128,
       wireIfindex: path.control.wire_ifindex,
       spillDirectory: o.spillDirectory,
+      stop: new SharedArrayBuffer(4),
     };
     const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: setup });
     worker.unref();
     await once(worker, 'message');
-    return new Replayer(worker, o);
+    return new Replayer(worker, o, new Int32Array(setup.stop));
   }
 
   /** Replays every held flow into the guest of `slot`. Returns whether that guest was fenced meanwhile (a second fault). */
@@ -95,8 +100,15 @@ export class Replayer extends EventEmitter<{ verdicts: [FlowVerdict[]] }> {
     }
   }
 
+  /** Ends a recovery that is under way. The worker closes by itself what it has open: the end of a thread alone closes nothing. */
   async dispose(): Promise<void> {
-    await this.worker.terminate();
+    Atomics.store(this.stop, 0, 1);
+    if (this.worker.threadId !== -1) {
+      this.worker.ref();
+      const ended = once(this.worker, 'exit', { signal: AbortSignal.timeout(END_MS) });
+      this.worker.postMessage({ type: 'end' } satisfies EndCommand);
+      await ended.catch(() => this.worker.terminate());
+    }
     await removeReplayNamespace(this.options.namespace, this.options.device);
   }
 }

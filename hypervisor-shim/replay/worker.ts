@@ -8,11 +8,20 @@ import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, native } from '../native/native.
 import { FlowReplay, type Outcome } from './flow-replay.js';
 import { forgetHalfReplayed, isHalfReplayed } from './half-replayed.js';
 import { applyMasks } from './masks.js';
-import type { FlowVerdict, RecoverCommand, VerdictCode, WorkerMessage, WorkerSetup } from './protocol.js';
+import type {
+  EndCommand,
+  FlowVerdict,
+  RecoverCommand,
+  VerdictCode,
+  WorkerMessage,
+  WorkerSetup,
+} from './protocol.js';
 import { rehearse } from './rehearse.js';
 
 const setup = workerData as WorkerSetup;
 const post = (m: WorkerMessage): void => parentPort!.postMessage(m);
+const stop = new Int32Array(setup.stop);
+const isToEnd = (): boolean => Atomics.load(stop, 0) === 1;
 const now = (): number => performance.timeOrigin + performance.now();
 
 /** EPOLLET: an edge is enough, since readable() and writable() go on until EAGAIN. */
@@ -56,13 +65,28 @@ class Recovery {
     private readonly packets: number,
   ) {}
 
-  /** Replays until no held flow is left; flows may still appear, of clients whose handshake's end was on its way. */
+  /**
+   * Replays until no held flow is left; flows may still appear, of clients whose handshake's end was on its way. Returns whether the
+   * guest was fenced meanwhile.
+   */
   run(): boolean {
+    try {
+      this.replayAll();
+      this.report();
+      return this.fenced;
+    } finally {
+      for (const replay of this.running.values()) replay.close();
+      native.closeFd(this.epoll);
+    }
+  }
+
+  private replayAll(): void {
     const deadline = now() + this.command.deadlineMs;
     native.gracePeriod();
     if (this.command.resume) forgetHalfReplayed(this.path, setup, frame => this.toGuest(frame));
     this.collect();
     while (!this.fenced && (this.busy() || this.collect())) {
+      if (isToEnd()) throw new Error('it was ended');
       // A second fault: nothing is lost by it, the flows stay held for the next guest.
       this.fenced = this.path.control.slots(this.command.slot).epoch !== this.command.epoch;
       if (this.fenced) break;
@@ -72,10 +96,6 @@ class Recovery {
       this.moved.clear();
       if (now() > deadline) this.giveUp();
     }
-    this.report();
-    for (const replay of this.running.values()) replay.close();
-    native.closeFd(this.epoll);
-    return this.fenced;
   }
 
   /** A SYN that nobody answers for so long met a connection that the guest still holds: its challenge says where to reset it. */
@@ -275,7 +295,8 @@ native.enterNetns(setup.namespace);
 const path = DataPath.adopt(setup.pinDirectory);
 const spill = setup.spillDirectory === undefined ? undefined : path.spillFiles(setup.spillDirectory);
 rehearse(path, setup, setup.masks);
-parentPort!.on('message', (command: RecoverCommand) => {
+parentPort!.on('message', (command: RecoverCommand | EndCommand) => {
+  if (command.type === 'end') return end();
   try {
     post({ type: 'done', fenced: new Recovery(path, command, packetSocket).run() });
   } catch (e) {
@@ -283,3 +304,9 @@ parentPort!.on('message', (command: RecoverCommand) => {
   }
 });
 post({ type: 'ready' });
+
+function end(): void {
+  path.close();
+  native.closeFd(packetSocket);
+  parentPort!.close();
+}
