@@ -1,11 +1,11 @@
 import { parseServiceConfig, type ServiceConfig } from './config/config.js';
 import type { EventLog } from './events/event-log.js';
 import type { Hypervisors } from './hypervisors.js';
-import { findImage } from './service/image.js';
+import { findImage, type Image, readImage } from './service/image.js';
 import { ServiceNames } from './service/names.js';
 import { orphaned } from './service/orphan.js';
 import { Service } from './service/service.js';
-import { ServiceFiles } from './service/state-file.js';
+import { type SavedService, ServiceFiles } from './service/state-file.js';
 
 /**
  * Takes over the service that an earlier supervisor left, from its state file; it is watched over from then on, and `start`
@@ -23,15 +23,25 @@ export async function adoptService(
   const { config: text, source } = saved;
   const config = parseServiceConfig(text, source);
   const { uri } = config.hypervisor;
-  const image = await findImage(config.source);
+  const image = await imageOf(saved, config);
   const hypervisor = await hypervisors.acquire(uri, image.kernel);
   try {
     const names = new ServiceNames(name);
-    const given = { config: text, source };
+    const given = { config: text, source, image: image.directory };
     const service = await Service.adopt({ config, given, names, files, image, hypervisor, log }, saved);
     return { config, service };
   } catch (error) {
     await hypervisors.release(uri);
     throw error;
   }
+}
+
+/** The one that its guests run, which needs no build; only if that is gone, the one that the configuration names. */
+async function imageOf(saved: SavedService, config: ServiceConfig): Promise<Image> {
+  try {
+    if (saved.image !== undefined) return readImage(saved.image);
+  } catch {
+    // It has been removed: the guests that run have it open, those to come need another.
+  }
+  return findImage(config.source);
 }

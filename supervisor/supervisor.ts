@@ -8,6 +8,7 @@ import { Hypervisors } from './hypervisors.js';
 import type { ServiceSample } from './metrics/sample.js';
 import { busy, cancelled, checkConflicts, exists, unknown } from './refusals.js';
 import { removeOrphan } from './removal.js';
+import { checkAddresses } from './service/address-check.js';
 import { checkBpffs } from './service/bpffs.js';
 import { findImage } from './service/image.js';
 import { checkMemory } from './service/memory.js';
@@ -164,7 +165,7 @@ export class Supervisor implements RunningSupervisor {
     return found.service.status();
   }
 
-  async #start(entry: Entry, given: { config: string; source: string }): Promise<void> {
+  async #start(entry: Entry, text: { config: string; source: string }): Promise<void> {
     const { config } = entry;
     const { stateDir, eventLog } = this.options;
     const names = new ServiceNames(config.name);
@@ -175,10 +176,11 @@ export class Supervisor implements RunningSupervisor {
       this.#forget(config.name);
       throw error;
     };
-    await checkStorage(config.storage).catch(forget);
+    await Promise.all([checkStorage(config.storage), checkAddresses(config)]).catch(forget);
     const image = await findImage(config.source).catch(forget);
     const hypervisor = await this.#hypervisors.acquire(uri, image.kernel).catch(forget);
     try {
+      const given = { ...text, image: image.directory };
       entry.service = await Service.create({ config, given, names, files, image, hypervisor, log: eventLog });
       if (entry.cancelled) throw cancelled(config.name);
       await entry.service.start();

@@ -1,27 +1,13 @@
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
-import { type AddressProbe, askNetwork } from '../../hypervisor-shim/platform/address-probe.js';
-import { arpProbe } from '../../hypervisor-shim/platform/arp-probe.js';
-import { ndProbe } from '../../hypervisor-shim/platform/nd-probe.js';
-import { macBytes } from '../../hypervisor-shim/replay/namespace.js';
-import { overlaps, parseCidr, parseIpv6 } from '../config/cidr.js';
+import { overlaps, parseCidr } from '../config/cidr.js';
 import type { ServiceConfig } from '../config/config.js';
 import { checkConflicts } from '../refusals.js';
-import { links } from '../service/ip.js';
+import { lookForAddresses, objection } from '../service/address-check.js';
+import { interfaces, links } from '../service/ip.js';
 import { ServiceNames } from '../service/names.js';
-import { checkBridge, serviceMac } from '../service/network.js';
+import { checkBridge } from '../service/network.js';
 import { checkStorage } from '../service/storage-check.js';
 import { type Check, failure, type Look, ok, warning } from './finding.js';
 import type { Subject } from './subject.js';
-
-interface Interface {
-  ifname: string;
-  operstate: string;
-  flags: string[];
-  address: string;
-  ifindex: number;
-  addr_info: { local: string; prefixlen: number; family: string }[];
-}
 
 /** What one configuration needs of this host. */
 export function configChecks(subject: Subject, config: ServiceConfig): Check[] {
@@ -50,51 +36,15 @@ async function uplink({ uplink: { bridge } }: ServiceConfig): Promise<Look> {
 
 /** Nobody else may have an address of the service: clients would reach now the one, now the other. */
 async function address(config: ServiceConfig): Promise<Look[]> {
-  const all = await interfaces(['addr', 'show']);
-  const looks = [await look4(config, all)];
-  if (config.address6 !== undefined) looks.push(await look6(config, config.address6, all));
-  return looks;
-}
-
-function look4(config: ServiceConfig, all: Interface[]): Promise<Look> {
-  const ip = config.address.split('/')[0]!;
-  const probe = (mac: Uint8Array) => arpProbe(mac, Uint8Array.from(ip.split('.'), Number));
-  return lookFor(config, 'address', ip, all, local => local === ip, probe);
-}
-
-function look6(config: ServiceConfig, address6: string, all: Interface[]): Promise<Look> {
-  const ip = address6.split('/')[0]!;
-  const bytes = parseIpv6(ip)!;
-  // The same address may be written in several ways.
-  const mine = (local: string) => Buffer.compare(parseIpv6(local) ?? Buffer.alloc(0), bytes) === 0;
-  return lookFor(config, 'address6', ip, all, mine, mac => ndProbe(mac, bytes));
-}
-
-async function lookFor(
-  config: ServiceConfig,
-  field: string,
-  ip: string,
-  all: Interface[],
-  isIt: (local: string) => boolean,
-  probeFrom: (mac: Uint8Array) => AddressProbe,
-): Promise<Look> {
-  const mine = all.find(({ addr_info }) => addr_info.some(({ local }) => isIt(local)));
-  if (mine) {
-    return failure(
-      `${field}: ${ip} is this host's own, on ${mine.ifname}`,
-      `ip addr del ${ip} dev ${mine.ifname}, or give the service another.`,
-    );
-  }
-  const bridge = all.find(({ ifname }) => ifname === config.uplink.bridge);
-  if (!bridge)
-    return warning(`${ip} was not looked for: there is no ${config.uplink.bridge}`, 'Make the bridge first.');
-  const answer = await askNetwork(bridge.ifindex, probeFrom(macBytes(bridge.address)));
-  if (answer === undefined) return ok(`nobody on ${bridge.ifname} has ${ip}`);
-  if (answer === serviceMac(config)) return ok(`${ip} is answered by this service itself`);
-  return failure(
-    `${field}: ${ip} is answered by ${answer} on ${bridge.ifname}`,
-    'Give the service an address that nobody has.',
-  );
+  return (await lookForAddresses(config)).map(claim => {
+    const { ip, holder, device } = claim;
+    if (holder === 'unknown')
+      return warning(`${ip} was not looked for: there is no ${device}`, 'Make the bridge first.');
+    if (holder === 'nobody') return ok(`nobody on ${device} has ${ip}`);
+    if (holder === 'service') return ok(`${ip} is answered by this service itself`);
+    const { found, remedy } = objection(claim);
+    return failure(found, remedy);
+  });
 }
 
 /** What a service writes: where it goes, and whether guests could use it. */
@@ -132,10 +82,4 @@ async function others({ services }: Subject, config: ServiceConfig): Promise<Loo
       ? `no conflict with ${rest.map(({ name }) => name).join(', ')}`
       : 'no other is configured',
   );
-}
-
-async function interfaces(words: string[]): Promise<Interface[]> {
-  const { stdout } = await promisify(execFile)('ip', ['-j', ...words], { maxBuffer: 64 << 20 });
-  // iproute2 writes `{}` for what it left out.
-  return (JSON.parse(stdout || '[]') as Interface[]).filter(({ ifname }) => ifname !== undefined);
 }

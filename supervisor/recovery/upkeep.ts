@@ -122,13 +122,13 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
         const { report } = await takeOver(p, fault, backup, replayer);
         this.emit('report', report);
       });
+      if (!p.fault) p.become('unprotected', 'the next backup boots');
     } catch (error) {
       if (!(error instanceof SecondFault)) p.lateFlows = true;
       throw error;
     } finally {
       if (old) await this.#retire(old).catch(error => this.#tell(error));
     }
-    p.become('unprotected', 'the next backup boots');
   }
 
   async #replayLate(primary: GuestVm): Promise<void> {

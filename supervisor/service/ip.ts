@@ -12,6 +12,16 @@ export interface Link {
   linkinfo?: { info_kind?: string };
 }
 
+/** As `ip -j` shows it; what was not asked for is missing. */
+export interface Interface {
+  ifname: string;
+  operstate: string;
+  flags: string[];
+  address: string;
+  ifindex: number;
+  addr_info: { local: string; prefixlen: number; family: string }[];
+}
+
 /** Runs ip(8) once for all lines; stops at the first that fails. Throws `HF_NETWORK`. */
 export async function ipBatch(lines: string[]): Promise<void> {
   const running = run('ip', ['-batch', '-']);
@@ -35,6 +45,13 @@ export async function ipBatch(lines: string[]): Promise<void> {
 export async function links(): Promise<Link[]> {
   const { stdout } = await run('ip', ['-j', '-d', 'link', 'show'], { maxBuffer: 64 << 20 });
   return JSON.parse(stdout) as Link[];
+}
+
+/** What `ip` shows of the interfaces of this network namespace, `words` being its arguments. */
+export async function interfaces(words: string[]): Promise<Interface[]> {
+  const { stdout } = await run('ip', ['-j', ...words], { maxBuffer: 64 << 20 });
+  // iproute2 writes `{}` for what it left out.
+  return (JSON.parse(stdout || '[]') as Interface[]).filter(({ ifname }) => ifname !== undefined);
 }
 
 /** Keeps the host from speaking IPv6 on an interface. /proc/sys/net is that of the reader's namespace. */

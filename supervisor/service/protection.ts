@@ -13,7 +13,7 @@ import { History } from './history.js';
 import { type ServiceNames, SLOTS } from './names.js';
 import { serviceMac } from './network.js';
 import { spillDirectory } from './spill.js';
-import type { SavedService, ServiceFiles } from './state-file.js';
+import type { Given, SavedService, ServiceFiles } from './state-file.js';
 
 /** The primary's end, noticed and fenced, not yet recovered from. */
 export interface Fault {
@@ -66,7 +66,7 @@ export class Protection {
     readonly config: ServiceConfig,
     readonly names: ServiceNames,
     readonly files: ServiceFiles,
-    private readonly given: { config: string; source: string },
+    private readonly given: Given,
     readonly path: DataPath,
     readonly maker: GuestMaker,
     private readonly log: EventLog,

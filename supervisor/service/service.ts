@@ -28,7 +28,7 @@ import type { ServiceNames } from './names.js';
 import { ServiceNetwork, serviceMac } from './network.js';
 import { type Fault, Protection } from './protection.js';
 import { startSpilling, trySpilling } from './spill.js';
-import type { SavedService, ServiceFiles } from './state-file.js';
+import type { Given, SavedService, ServiceFiles } from './state-file.js';
 import { VolatileWatch } from './volatile.js';
 
 const CAUSES: Partial<Record<GuestEvent['kind'], Fault['cause']>> = {
@@ -40,8 +40,7 @@ const CAUSES: Partial<Record<GuestEvent['kind'], Fault['cause']>> = {
 
 export interface ServiceOptions {
   config: ServiceConfig;
-  /** The configuration's text and file, kept for a successor. */
-  given: { config: string; source: string };
+  given: Given;
   names: ServiceNames;
   files: ServiceFiles;
   image: Image;

@@ -11,6 +11,8 @@ export interface SavedService {
   /** The configuration as it was given, and the file it came from. */
   config: string;
   source: string;
+  /** Directory of the image that its guests are made of: to find it again may take a build. */
+  image?: string;
   /** Highest epoch given so far; flows and slots may carry one that is higher by one. */
   epoch: number;
   /** Guests made so far: names are never used twice. */
@@ -23,6 +25,9 @@ export interface SavedService {
   boot?: string;
 }
 
+/** What a service is made of, kept for a successor of its daemon. */
+export type Given = Required<Pick<SavedService, 'config' | 'source' | 'image'>>;
+
 /** Checked as far as the rest relies on it: a disk error must not become a guest with a strange name. */
 const savedService = z.looseObject({
   name: z.string(),
@@ -31,6 +36,7 @@ const savedService = z.looseObject({
   epoch: z.int(),
   generation: z.int(),
   boot: z.string().optional(),
+  image: z.string().optional(),
   guests: z.array(
     z.object({
       name: z.string(),

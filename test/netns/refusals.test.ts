@@ -72,6 +72,11 @@ test.serial('what a running daemon refuses before a guest is made; it goes on', 
       ],
       [{ uplink: { bridge: 'br9' } }, 'HF_UPLINK_MISSING', /uplink\.bridge: there is no interface br9/],
       [{ uplink: { bridge: 'c0' } }, 'HF_UPLINK_NO_BRIDGE', /c0 is no Linux bridge/],
+      [
+        { address: `${desk.lab.clients[0]!.address}/24` },
+        'HF_ADDRESS_BUSY',
+        /^address: 10\.77\.0\.100 is answered by [0-9a-f:]{17} on br0/,
+      ],
       [{ guest: { memoryMiB: 1_000_000 } }, 'HF_MEMORY', /guest\.memoryMiB 1000000/],
       [{ log: { sizeMiB: 65_536 }, guest: { memoryMiB: 600_000 } }, 'HF_MEMORY', /log\.sizeMiB 65536/],
     ];

@@ -2,6 +2,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import type { ServiceStatus } from '../../supervisor/api/types.js';
 import { findImage } from '../lib/image.js';
 import { Lab } from '../lib/lab.js';
 import { leftovers } from '../lib/leftovers.js';
@@ -32,10 +33,11 @@ test('after a restart of the host `up` protects what was protected', async t => 
   try {
     const before = await supervisor.up(serviceConfig(TAG, image));
     await powerCut(lab, supervisor);
-    await supervisor.command(['up']);
-    const after = await supervisor.protectedAgain(TAG);
+    const up = await supervisor.command(['up', join(lab.dir, `${TAG}.yaml`)]);
+    const [after] = (JSON.parse(up.stdout) as { services: ServiceStatus[] }).services;
+    t.is(after?.phase, 'protected', '`up FILE` waits for it');
     t.true((await supervisor.events()).some(({ type }) => type === 'host.restarted'));
-    t.true(after.startedAt! > before.startedAt!);
+    t.true(after!.startedAt! > before.startedAt!);
     const { error } = await makeTraffic(lab, lab.clients[0]!, image, 60_000).keepAlive(3, 10).result;
     t.is(error, undefined);
     await supervisor.down();
