@@ -56,6 +56,11 @@ export interface Stillness {
 
 /** A kernel that has nothing else to do answers within a millisecond, under emulation within ten. */
 const ANSWER_MS = 50;
+/**
+ * Its vCPUs ran for so long in all, and nothing of it was a beat's: on a host so busy that the excuses add up to all the time there
+ * is, this alone tells a hung guest.
+ */
+const RAN_MS = 3000;
 /** A machine rests if it uses less than this share of a CPU: a halted guest still gets frames, which cost it a little. */
 const RESTING = 0.1;
 
@@ -77,6 +82,8 @@ export function judgeStillness(s: Stillness, limits: Limits): string | undefined
   if (leastMs >= limits.busyMs && s.vcpuMs >= leastMs / 2) {
     return `${text} in which a vCPU ran for ${s.vcpuMs.toFixed(0)} ms`;
   }
+  if (s.vcpuMs - lostMs >= RAN_MS)
+    return `${text} in which its vCPUs had ${s.vcpuMs.toFixed(0)} ms of CPU time`;
   if (leastMs < limits.stillMs) return undefined;
   const [ran, waited, blocked] = [s.vcpuMs, s.vcpuWaitedMs, s.blockedMs].map(ms => ms.toFixed(0));
   return `${text}, whatever its vCPUs do: one ran for ${ran} ms, waited for ${waited} ms and was blocked for ${blocked} ms`;

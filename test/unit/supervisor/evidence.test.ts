@@ -63,6 +63,12 @@ const STILLNESS: [what: string, evidence: Stillness, limits: typeof KVM, hung: b
     false,
   ],
   [
+    'a spin on a host so busy that it waits all the time',
+    { ...runs, stillMs: 12_000, watchedMs: 11_950, vcpuMs: 3100, mainWaitedMs: 11_000, vcpuWaitedMs: 9000 },
+    TCG,
+    true,
+  ],
+  [
     'too long by the clock, but it waited for a CPU',
     { ...runs, stillMs: 3100, vcpuMs: 300, mainWaitedMs: 1000, vcpuWaitedMs: 1000 },
     TCG,
