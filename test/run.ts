@@ -11,8 +11,8 @@ import { createInterface } from 'node:readline';
 import { repositoryRoot } from './lib/run.js';
 
 const SUITES = ['unit', 'libvirt', 'fixtures', 'fixtures6', 'platform', 'netns', 'vm'];
-/** Test files of a suite that run at once; 1 unless said. Emulated guests wait for their clients more than they compute. */
-const CONCURRENCY: Record<string, number> = { vm: 2 };
+/** Test files of a suite that run at once; 1 unless said. Guests wait for their clients, and tests for conditions, more than they compute. */
+const CONCURRENCY: Record<string, number> = { netns: 2, vm: 2 };
 /** Suites that are another one under other circumstances: the same rules, over IPv6. */
 const VARIANTS: Record<string, { suite: string; env: NodeJS.ProcessEnv }> = {
   fixtures6: { suite: 'fixtures', env: { HOLDFAST_FIXTURES_FAMILY: '6' } },
