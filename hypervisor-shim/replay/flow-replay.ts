@@ -47,6 +47,9 @@ export class FlowReplay {
   /** `performance.now()` of the last begin(), and of the last output. */
   begunAt = 0;
   private spokeAt = 0;
+  /** How far it ever came, in bytes of input taken and output put out, and when it came there. */
+  private furthest = -1n;
+  private movedAt = Number.NaN;
   /** Bytes that the guest must take in or put out again before the splice, as of the beginning. */
   readonly work: number;
 
@@ -73,6 +76,7 @@ export class FlowReplay {
   /** Gives the flow to the new guest and sends the SYN. */
   begin(slot: number, epoch: number): Outcome {
     this.begunAt = this.spokeAt = performance.now();
+    if (Number.isNaN(this.movedAt)) this.movedAt = this.begunAt;
     const result = this.path.transition(OP.REPLAY, this.id, this.flow.generation, { slot, epoch });
     if (result !== RESULT.DONE) return this.failed('the flow could not be given to the guest');
     const flow = this.path.flow(this.id);
@@ -154,6 +158,17 @@ export class FlowReplay {
       this.spokeAt = performance.now();
     }
     return this.connected ? this.writable() : RUNNING;
+  }
+
+  /** For how long it has come no nearer to its splice, ms: tries that end where an earlier one did are no progress. */
+  stoodStill(at: number): number {
+    const flow = this.path.flow(this.id);
+    const reached = flow?.answered ? flow.g_ack + flow.g_snd_nxt : 0n;
+    if (reached > this.furthest) {
+      this.furthest = reached;
+      this.movedAt = at;
+    }
+    return at - this.movedAt;
   }
 
   /** The guest has taken all input, and for `ms` has said nothing, although the client has more than it said. */

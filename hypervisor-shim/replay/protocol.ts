@@ -22,6 +22,7 @@ export interface RecoverCommand {
   slot: number;
   epoch: number;
   guestIfindex: number;
+  /** A replay that comes no nearer to its end for so long is given up. */
   deadlineMs: number;
   /** Nobody else replays: flows that an earlier replay into the same guest left half-way begin anew. */
   resume?: boolean;

@@ -33,6 +33,9 @@ const WAIT_MS = 1;
 const TRY_RIPE_MS = 5;
 /** The others are looked at for what no socket tells either: diverged, closed, more input. */
 const TRY_ALL_MS = 50;
+/** How often it is looked who stands still; and how many deadlines a recovery may take in all: a hostile guest could let it crawl for ever. */
+const LOOK_MS = 250;
+const MOST_DEADLINES = 40;
 /**
  * Short replays go first, and so many bytes of work are under way at once: the guest's CPU is what they all wait for, and most
  * connections are back long before the longest. A replay that does not get on stops counting after a while.
@@ -53,6 +56,10 @@ class Recovery {
   private fenced = false;
   private triedRipe = 0;
   private triedAll = 0;
+  private readonly begunAt = performance.now();
+  private lookedAt = this.begunAt;
+  /** When any connection last came nearer to its splice. */
+  private movedAt = this.begunAt;
   /** Running replays whose handshake is under way, and the work of those begun of late. */
   private unaccepted = 0;
   private work = 0;
@@ -81,7 +88,6 @@ class Recovery {
   }
 
   private replayAll(): void {
-    const deadline = now() + this.command.deadlineMs;
     native.gracePeriod();
     if (this.command.resume) forgetHalfReplayed(this.path, setup, frame => this.toGuest(frame));
     this.collect();
@@ -94,7 +100,7 @@ class Recovery {
       this.poll();
       for (const replay of this.moved) this.settle(replay, this.next(replay));
       this.moved.clear();
-      if (now() > deadline) this.giveUp();
+      this.giveUp();
     }
   }
 
@@ -205,6 +211,7 @@ class Recovery {
 
   private settle(replay: FlowReplay, outcome: Outcome): void {
     if (outcome.kind === 'running') return;
+    if (outcome.kind === 'spliced') this.movedAt = performance.now();
     if (this.running.delete(replay.id)) {
       if (!replay.connected) this.unaccepted--;
       this.work -= replay.work;
@@ -245,20 +252,27 @@ class Recovery {
     this.verdict(flow, replay.id, 'lost', code, reason);
   }
 
+  /** Ends what has stood still for too long. However slow the guest is, a connection that moves is kept, and those that wait for it. */
   private giveUp(): void {
-    const late = [...this.running.values(), ...this.waiting, ...this.retries.map(r => r.replay)];
-    this.running.clear();
-    this.unaccepted = 0;
-    this.waiting.length = this.retries.length = 0;
+    const at = performance.now();
+    if (at < this.lookedAt + LOOK_MS) return;
+    this.lookedAt = at;
+    const { deadlineMs } = this.command;
+    const over = at - this.begunAt > MOST_DEADLINES * deadlineMs;
+    const tried = [...this.running.values(), ...this.retries.map(r => r.replay)];
+    const late = tried.filter(replay => {
+      const still = replay.stoodStill(at);
+      if (still === 0) this.movedAt = at;
+      return over || still > deadlineMs;
+    });
+    if (over || at - this.movedAt > deadlineMs) late.push(...this.waiting.splice(0));
     for (const replay of late) {
+      const retry = this.retries.findIndex(r => r.replay === replay);
+      if (retry >= 0) this.retries.splice(retry, 1);
       const f = this.path.flow(replay.id) ?? replay.flow;
       const where = `input ${f.g_ack} of ${f.in_end} taken, output ${f.g_snd_nxt} of ${f.out_acked} regenerated`;
-      const short = replay.stopsShort(this.command.deadlineMs / 2);
-      this.lose(
-        replay,
-        short ? 'diverged-shorter' : 'deadline',
-        `not replayed within ${this.command.deadlineMs} ms (${where})`,
-      );
+      const code = replay.stopsShort(deadlineMs / 2) ? 'diverged-shorter' : 'deadline';
+      this.settle(replay, { kind: 'lost', code, reason: `no progress for ${deadlineMs} ms (${where})` });
     }
   }
 

@@ -1,4 +1,4 @@
-/** What a recovery takes of this process, it gives back: a daemon lives through any number of them. */
+/** What a recovery takes of this process, it gives back; and it takes the time that the guest needs. */
 import { readdirSync } from 'node:fs';
 import test from 'ava';
 import { STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
@@ -11,6 +11,10 @@ import { CHAT, RANDOM, SINK } from './lib/peer.js';
 const TAG = 'replayer';
 const RECOVERIES = 5;
 const PORTS = [SINK, CHAT, RANDOM];
+/** Taken in at this rate, the upload needs three times the deadline, the receive buffer aside. */
+const UPLOAD_BYTES = 24 << 20;
+const SLOW_RATE = 5 << 20;
+const DEADLINE_MS = 1500;
 
 const openFiles = () => readdirSync('/proc/self/fd').length;
 
@@ -47,5 +51,32 @@ test.serial(
       await bed.dispose();
     }
     t.deepEqual(await leftovers(TAG), []);
+  },
+);
+
+test.serial(
+  'a connection whose replay takes longer than the deadline is kept as long as it gets on',
+  async t => {
+    const bed = await NetnsBed.create('slow', { ports: PORTS, logMiB: 64 });
+    try {
+      await servePeer(bed, 0, PORTS);
+      await servePeer(bed, 1, PORTS, SLOW_RATE);
+      const upload = startPeer(bed, 'sink', UPLOAD_BYTES, UPLOAD_BYTES / 4);
+      await waitFor('most of the upload', 30_000, () => {
+        return (
+          [...bed.path.flows()].some(({ flow }) => Number(flow.in_end) > UPLOAD_BYTES * 0.9) || undefined
+        );
+      });
+      const { verdicts, ms } = await bed.failover(DEADLINE_MS);
+      t.deepEqual(
+        verdicts.map(({ reason }) => reason),
+        ['spliced'],
+      );
+      t.true(ms > DEADLINE_MS, `it took ${ms} ms`);
+      t.like(await upload.result, { ok: true, bytes: UPLOAD_BYTES });
+    } finally {
+      await bed.dispose();
+    }
+    t.deepEqual(await leftovers('slow'), []);
   },
 );

@@ -35,8 +35,7 @@ function uploadsFarFromEnd(t: ExecutionContext, { traffic }: Stage): void {
 }
 
 test('backup killed during the replay; then no backup when the primary panics, and no supervisor', async t => {
-  const config = { recovery: { replayDeadlineMs: 120_000 } };
-  await undisturbed(t, { tag: 'outage', load: LOAD, config }, async stage => {
+  await undisturbed(t, { tag: 'outage', load: LOAD }, async stage => {
     const { tag, lab, image, supervisor, traffic } = stage;
     const all = traffic.clients.length + CROWD;
     const crowd = CrowdClient.start(lab, 'http', 80, PAGE, image.small.get(PAGE)!.sha256);

@@ -61,8 +61,8 @@ export function startPeerAt(bed: NetnsBed, place: Place, mode: Mode, ...words: n
 }
 
 /** The peer as the service of a guest. */
-export const servePeer = (bed: NetnsBed, slot: number, ports: number[]): Promise<void> =>
-  bed.serve(slot, [process.execPath, PEER, 'serve'], ports);
+export const servePeer = (bed: NetnsBed, slot: number, ports: number[], rate?: number): Promise<void> =>
+  bed.serve(slot, [process.execPath, PEER, 'serve', ...(rate ? [String(rate)] : [])], ports);
 
 /** A curl download; resolves with the body's hash and size, and curl's exit status. */
 export function download(

@@ -1,7 +1,7 @@
 /**
  * Real processes at both ends, speaking protocols of known content:
  *
- *   node peer.js serve                     ports SINK, CHAT, RANDOM
+ *   node peer.js serve [RATE]              ports SINK, CHAT, RANDOM; SINK takes at most RATE bytes a second
  *   node peer.js sink HOST BYTES RATE      sends, half-closes, expects the SHA-256 of what it sent
  *   node peer.js urgent HOST BYTES         the same thrice with an urgent byte in between; goes on at SIGUSR2
  *   node peer.js chat HOST ROUNDS BYTES PAUSE_MS [IDLE_MS]    IDLE_MS -1: idle until SIGUSR2; ROUNDS 0: goes on until then
@@ -27,7 +27,7 @@ const BANNER = '220 ready\r\n';
 const answer = (round: number, bytes: number): Buffer =>
   Buffer.concat([...knownContent('chat', String(round), bytes)]);
 
-function serve(): void {
+function serve(rate = Number.POSITIVE_INFINITY): void {
   const listen = (port: number, handle: (socket: Socket) => void) =>
     createServer({ allowHalfOpen: true, noDelay: true }, socket => {
       socket.on('error', () => {});
@@ -35,7 +35,12 @@ function serve(): void {
     }).listen({ port, host: '::', backlog: 4096 });
   listen(SINK, socket => {
     const hash = createHash('sha256');
-    socket.on('data', d => hash.update(d));
+    socket.on('data', d => {
+      hash.update(d);
+      if (rate === Number.POSITIVE_INFINITY) return;
+      socket.pause();
+      setTimeout(() => socket.resume(), (d.length / rate) * 1000);
+    });
     socket.on('end', () => socket.end(`${hash.digest('hex')}\n`));
   });
   listen(CHAT, socket => {
@@ -214,7 +219,7 @@ if (process.argv[1]?.endsWith('/peer.js')) {
   const [mode, host, ...words] = process.argv.slice(2);
   const n = words.map(Number);
   const failed = (e: Error) => report({ ok: false, rounds: 0, bytes: 0, error: e.message });
-  if (mode === 'serve') serve();
+  if (mode === 'serve') serve(host ? Number(host) : undefined);
   else if (mode === 'sink') sink(host!, n[0]!, n[1]!).then(report, failed);
   else if (mode === 'urgent') urgent(host!, n[0]!).then(report, failed);
   else if (mode === 'chat') chat(host!, n[0]!, n[1]!, n[2]!, n[3] ?? 0).then(report, failed);
