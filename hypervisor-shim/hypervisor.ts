@@ -65,6 +65,8 @@ export interface Guest {
   /** Writes the guest's memory as an ELF core to `file`. */
   dump(file: string): Promise<void>;
   state(): Promise<GuestState>;
+  /** Resolves when the emulator itself has answered a question, on the thread that also serves the guest's timers and devices. */
+  roundTrip(): Promise<void>;
   /** CPU time its vCPUs have used, ns. */
   vcpuTimeNs(): Promise<bigint>;
   /** Process that runs the guest (QEMU), if the hypervisor has one. */

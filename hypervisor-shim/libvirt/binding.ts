@@ -81,6 +81,9 @@ export const vir = {
   getState: bind<(domain: Pointer, state: [number], reason: [number], flags: number) => number>(
     'int virDomainGetState(void *, _Out_ int *, _Out_ int *, unsigned int)',
   ),
+  blockStats: bind<(domain: Pointer, disk: string, stats: Buffer, bytes: number) => number>(
+    'int virDomainBlockStats(void *, const char *, void *, size_t)',
+  ),
   getVcpus: bind<(domain: Pointer, info: Buffer, max: number, maps: null, mapBytes: number) => number>(
     'int virDomainGetVcpus(void *, void *, int, void *, int)',
   ),

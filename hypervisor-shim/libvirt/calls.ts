@@ -59,6 +59,9 @@ function checkUnless(result: number, domain: Pointer, wanted: GuestState): void 
 const vcpuInfoBytes = 24;
 const maxVcpus = 64;
 
+/** `virDomainBlockStatsStruct`: five long long. */
+const blockStatsBytes = 40;
+
 /** Every operation a lane can be asked for, on its own connection. Runs in a worker and blocks there. */
 export const calls = {
   exists(connection: Pointer, name: string): boolean {
@@ -146,6 +149,12 @@ export const calls = {
 
   state(connection: Pointer, name: string): GuestState {
     return withDomain(connection, name, stateOf);
+  },
+
+  /** A question that libvirt can't answer by itself: what all disks have done, which only the emulator's main loop knows. */
+  roundTrip(connection: Pointer, name: string): void {
+    const stats = Buffer.alloc(blockStatsBytes);
+    withDomain(connection, name, domain => check(vir.blockStats(domain, '', stats, blockStatsBytes)));
   },
 
   /** Sum over the vCPUs, ns; libvirt counts in scheduler ticks (10 ms). */

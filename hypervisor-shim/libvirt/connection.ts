@@ -3,7 +3,7 @@ import type { Arguments, Calls, Operation } from './calls.js';
 import { startEventLoop } from './event-loop.js';
 import { connectionClosed } from './libvirt-error.js';
 
-type Lane = 'control' | 'query' | 'disk' | 'slow' | 'dump';
+type Lane = 'control' | 'query' | 'emulator' | 'disk' | 'slow' | 'dump';
 
 /**
  * Within a lane calls wait for each other. So what must never wait, a takeover's resume, has one of its own: even a
@@ -16,6 +16,7 @@ const laneOf: Record<Operation, Lane> = {
   exists: 'query',
   list: 'query',
   vcpuTimeNs: 'query',
+  roundTrip: 'emulator',
   attach: 'disk',
   describe: 'disk',
   define: 'slow',

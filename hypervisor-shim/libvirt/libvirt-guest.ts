@@ -94,6 +94,10 @@ export class LibvirtGuest implements Guest {
     return this.#host.call('state', this.name);
   }
 
+  roundTrip(): Promise<void> {
+    return this.#host.call('roundTrip', this.name);
+  }
+
   /** Resolution 10 ms (scheduler ticks). */
   vcpuTimeNs(): Promise<bigint> {
     return this.#host.call('vcpuTimeNs', this.name);

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { now } from '../clock.js';
 import type { GuestVm } from '../service/guest.js';
 import type { Fault, Protection } from '../service/protection.js';
@@ -8,6 +9,10 @@ import { readThreads, type Threads, usedSince } from './threads.js';
 
 /** A guest that says again and again that its service ended is quoted once in so long, ms: the event log is everybody's. */
 const QUOTE_EVERY_MS = 10_000;
+
+/** An emulator that does not answer for so long is as good as hung itself, ms; one that does has a beat's time to show it. */
+const EMULATOR_MS = 1000;
+const BEAT_MS = 20;
 
 /** What is watched of the active guest, from its activation to its end. */
 interface Watch {
@@ -86,9 +91,9 @@ export class Pulse {
     const silence = watch.link.look(at, lateMs, heartbeat, !beats);
     const deafness = watch.acknowledgements.look(at, heartbeat);
     const cut = judgeSilence(silence, this.#limits) ?? judgeDeafness(deafness, this.#limits);
-    if (cut) void this.#suspect('link-cut', watch, cut, at);
+    if (cut) void this.#suspect('link-cut', watch, cut);
     const hung = beats ? undefined : this.#judgeStill(watch, at, lateMs, silence.askedMs);
-    if (hung) void this.#suspect('guest-hang', watch, hung, at);
+    if (hung) void this.#suspect('guest-hang', watch, hung);
   }
 
   #forget(): void {
@@ -136,16 +141,23 @@ export class Pulse {
     );
   }
 
-  /** Not hung is also a guest that the operator, or a panic just now, has paused. */
-  async #suspect(cause: Fault['cause'], watch: Watch, why: string, detectedAt: number): Promise<void> {
+  /**
+   * Not hung is also a guest that the operator, or a panic just now, has paused; nor one whose emulator was held up, by the disk of a
+   * busy host perhaps, and held up its timers, too: when it has come round, the guest has a moment to beat.
+   */
+  async #suspect(cause: Fault['cause'], watch: Watch, why: string): Promise<void> {
     if (this.#asking) return;
     this.#asking = true;
     try {
       const { p } = this;
       const runs = await watch.guest.runs();
+      if (runs && cause === 'guest-hang') {
+        await watch.guest.emulatorCameRound(EMULATOR_MS);
+        await sleep(BEAT_MS);
+      }
       if (!runs || p.primary !== watch.guest || this.#watch !== watch) return;
       if (cause === 'guest-hang' && watch.guest.report().heartbeat !== watch.beat) return;
-      p.primaryFailed(cause, `${watch.guest.name}: ${why}`, detectedAt);
+      p.primaryFailed(cause, `${watch.guest.name}: ${why}`, now());
     } finally {
       this.#asking = false;
     }

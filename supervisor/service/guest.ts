@@ -119,6 +119,12 @@ export class GuestVm {
     );
   }
 
+  /** Resolves when the emulator's main loop has come round, or `mostMs` have passed. */
+  async emulatorCameRound(mostMs: number): Promise<void> {
+    const answered = this.machine.roundTrip().catch(() => {});
+    await Promise.race([answered, sleep(mostMs, undefined, { ref: false })]);
+  }
+
   /** Takes note of what the hypervisor says of it. */
   note(event: GuestEvent): void {
     if (event.kind === 'panicked') this.#fail('crashed', event.detail);
