@@ -26,6 +26,7 @@ export const CAUSES = [
   'guest-hang',
   'guest-shutdown',
   'link-cut',
+  'service-wedged',
   'operator',
 ] as const;
 

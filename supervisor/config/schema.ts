@@ -161,6 +161,15 @@ export const serviceSchema = mapping({
     busyMs: whole(10, 60_000).optional(),
     stillMs: whole(10, 60_000).optional(),
     silentMs: whole(10, 60_000).optional(),
+    // Absent: nobody asks the service itself.
+    probe: mapping({
+      port: whole(1, 65_535).optional(),
+      http: text(/^\/[!-~]*$/, 'a path that begins with /, such as /healthz').optional(),
+      status: whole(100, 599).optional(),
+      intervalMs: whole(100, 3_600_000).default(5000),
+      timeoutMs: whole(100, 600_000).default(5000),
+      failures: whole(1, 100).default(3),
+    }).optional(),
   }).prefault({}),
   recovery: mapping({
     compare: oneOf('sampled', 'full').default('sampled'),
@@ -210,15 +219,29 @@ export const serviceSchema = mapping({
       const message = `a network that does not overlap the service's own, ${config.address}`;
       context.addIssue({ code: 'custom', path: ['management', 'subnet'], message });
     }
+    const { probe } = config.detect;
+    if (probe?.port !== undefined && !config.ports.includes(probe.port)) {
+      const message = `one of ports, ${config.ports.join(', ')}`;
+      context.addIssue({ code: 'custom', path: ['detect', 'probe', 'port'], message });
+    }
+    if (probe?.status !== undefined && probe.http === undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['detect', 'probe', 'status'],
+        message: 'nothing without http',
+      });
+    }
     if (config.storage.mode === 'handed-over' && config.recovery.former === 'keep') {
       const message =
         'destroy or dump: with storage handed-over the failed machine must end before its disk moves';
       context.addIssue({ code: 'custom', path: ['recovery', 'former'], message });
     }
   })
-  .transform(({ recovery, ...config }) => {
+  .transform(({ recovery, detect, ...config }) => {
     const former = recovery.former ?? (config.storage.mode === 'handed-over' ? 'destroy' : 'keep');
-    return { ...config, recovery: { ...recovery, former } };
+    const { probe, ...limits } = detect;
+    const asked = probe && { probe: { ...probe, port: probe.port ?? config.ports[0]! } };
+    return { ...config, detect: { ...limits, ...asked }, recovery: { ...recovery, former } };
   });
 
 /** One protected service, validated, with every default filled in. */

@@ -16,6 +16,7 @@ import type { ServiceSample } from '../metrics/sample.js';
 import { Pulse } from '../recovery/detect.js';
 import { drill } from '../recovery/drill.js';
 import { Janitor } from '../recovery/janitor.js';
+import { Prober } from '../recovery/probe.js';
 import { Upkeep } from '../recovery/upkeep.js';
 import { adoptDataPath, adoptGuests } from './adopt.js';
 import { ensureBpffs } from './bpffs.js';
@@ -128,6 +129,7 @@ export class Service {
     this.#pulse.start();
     this.#janitor.start();
     this.#volatile.start();
+    void new Prober(this.p).run();
     const result = this.protected();
     this.#running = this.#upkeep.run();
     await result;

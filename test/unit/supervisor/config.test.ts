@@ -37,6 +37,18 @@ test('the example states the defaults it says it states', t => {
   });
 });
 
+test('a probe asks the first port unless another is given, and only one of them', async t => {
+  const probe = (yaml: string) => parse(`${MINIMAL}\ndetect: { probe: ${yaml} }\n`).detect.probe;
+  t.deepEqual(probe('{}'), { port: 80, intervalMs: 5000, timeoutMs: 5000, failures: 3 });
+  t.like(probe('{ http: /healthz, status: 200 }'), { port: 80, http: '/healthz', status: 200 });
+  const refused: [yaml: string, message: RegExp][] = [
+    ['{ port: 81 }', /detect\.probe\.port is 81, expected one of ports, 80/],
+    ['{ status: 200 }', /detect\.probe\.status is 200, expected nothing without http/],
+    ['{ http: healthz }', /detect\.probe\.http is "healthz", expected a path/],
+  ];
+  for (const [yaml, message] of refused) t.regex((await errorOf(() => probe(yaml))).message, message);
+});
+
 test('a relative image starts at the folder of the file; a domain is the other kind of source', t => {
   t.like(parse(MINIMAL.replace('/images/web', 'images/web')), {
     source: { image: '/etc/holdfast/images/web' },
