@@ -14,11 +14,13 @@ const fresh = join(finds, 'corpus');
 const seconds = Number(process.env.SECONDS ?? 600);
 if (!(seconds >= 10)) throw new RangeError(`SECONDS is ${process.env.SECONDS}, expected a number from 10 on`);
 
+const PARSER_FILES = ['parsers', 'memory'].map(name => `build/test/fuzz/${name}.test.js`);
+
 /** The properties of the parsers, each for its share of the time. Resolves with its status. */
 function runParsers(): Promise<number | null> {
   const ava = join(root, 'node_modules/.bin/ava');
-  const env = { ...process.env, HOLDFAST_FUZZ_SECONDS: `${seconds / 2}` };
-  const child = spawn(process.execPath, [ava, '--timeout=24h', 'build/test/fuzz/parsers.test.js'], {
+  const env = { ...process.env, HOLDFAST_FUZZ_SECONDS: `${seconds / 2 / PARSER_FILES.length}` };
+  const child = spawn(process.execPath, [ava, '--timeout=24h', ...PARSER_FILES], {
     cwd: root,
     env,
     stdio: 'inherit',
