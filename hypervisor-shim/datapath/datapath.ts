@@ -84,7 +84,7 @@ export class DataPath {
         'Stop the service with the version that made it (`holdfast down`), then start this one.',
       );
     }
-    this.log = new LogStore(
+    this.log = LogStore.map(
       this.fd('segments'),
       this.fd('slabs'),
       native.mapInfo(this.fd('slabs')).maxEntries,

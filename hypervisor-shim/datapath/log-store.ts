@@ -41,16 +41,32 @@ export const inputSegmentBytes = (index: number): number =>
 const SLAB_STRIDE = CONST.SLAB_BYTES + CONST.SLAB_PAD;
 const UNITS_PER_SLAB = CONST.SLAB_BYTES >>> CONST.UNIT_SHIFT;
 
-/** Read access to the log of one service: the mapped slabs, found through the pinned index of segments. */
-export class LogStore {
-  private readonly slabs: Uint8Array;
+/** So many times what the log holds of marks may have been made; those that found no room are in no segment. */
+const MARKS_LOST = 4;
+/** A flow has at most so many segments of one kind (`INDEX_MASK` in bpf/log.h). */
+const INDEXES = 2 ** 28;
 
+/**
+ * Read access to the log of one service: the mapped slabs, found through the pinned index of segments. Each segment says itself
+ * whose it is; one that does not, or that would lie outside the log, counts as not there.
+ */
+export class LogStore {
+  /**
+   * @param addressOf the index of segments: the address of a key, undefined for none
+   * @param slabs the mapped slabs
+   */
   constructor(
-    private readonly segmentsFd: number,
-    slabsFd: number,
-    slabCount: number,
-  ) {
-    this.slabs = new Uint8Array(native.mapFd(slabsFd, slabCount * SLAB_STRIDE));
+    private readonly addressOf: (key: Uint8Array) => number | undefined,
+    private readonly slabs: Uint8Array,
+  ) {}
+
+  /** The log behind the descriptors of its two maps. */
+  static map(segmentsFd: number, slabsFd: number, slabCount: number): LogStore {
+    const value = new Uint32Array(1);
+    const bytes = new Uint8Array(value.buffer);
+    const addressOf = (key: Uint8Array) =>
+      native.mapLookup(segmentsFd, key, bytes, 0) ? value[0]! : undefined;
+    return new LogStore(addressOf, new Uint8Array(native.mapFd(slabsFd, slabCount * SLAB_STRIDE)));
   }
 
   /** Addresses (64-byte units) of the segments of one slab: the first, their number and their distance. */
@@ -68,12 +84,28 @@ export class LogStore {
 
   /** Offset in `slabs` of the segment's bytes, or undefined. */
   private find(flow: number, kind: number, index: number): number | undefined {
+    if (index >= INDEXES) return undefined;
     const key = new SegKey();
     key.flow = flow;
     key.kind_index = ((kind << 28) | index) >>> 0;
-    const value = new Uint8Array(4);
-    if (!native.mapLookup(this.segmentsFd, key.bytes, value, 0)) return undefined;
-    return this.offsetOf(new DataView(value.buffer).getUint32(0, true)) + CONST.SEG_HEADER;
+    const address = this.addressOf(key.bytes);
+    if (address === undefined) return undefined;
+    const at = this.offsetOf(address);
+    const isLarge = kind === KIND.INPUT && index > 0;
+    const header = this.header(at, isLarge ? CONST.LARGE_STRIDE : CONST.SMALL_STRIDE);
+    if (header?.flow !== flow || header.kind_index !== key.kind_index) return undefined;
+    return at + CONST.SEG_HEADER;
+  }
+
+  /** Header of the segment at an offset; undefined if so many bytes from there on are not in the log. */
+  private header(at: number, stride: number): SegHeader | undefined {
+    if (at + stride > this.slabs.length) return undefined;
+    return new SegHeader(new DataView(this.slabs.buffer, this.slabs.byteOffset + at, SegHeader.BYTES));
+  }
+
+  /** Segments that the log could hold if all were small. */
+  private get capacity(): number {
+    return Math.ceil(this.slabs.length / CONST.SMALL_STRIDE);
   }
 
   /** The logged input from `from` on, up to `to` or the end of a segment, whichever is first. Undefined: not in memory. */
@@ -93,17 +125,18 @@ export class LogStore {
     return start === undefined ? undefined : this.slabs.subarray(start, start + inputSegmentBytes(index));
   }
 
-  /** The flow's causal marks in order of input position. */
+  /** The flow's causal marks in order of input position. A count beyond what the log could ever hold is not believed. */
   marks(flow: number, count: number): CausalMark[] {
     const marks: CausalMark[] = [];
     const perSegment = CONST.SMALL_BYTES / CONST.MARK_BYTES;
+    const end = Math.min(count, MARKS_LOST * this.capacity * perSegment);
     let start: number | undefined;
-    for (let n = 0; n < count; n++) {
+    for (let n = 0; n < end; n++) {
       if (n % perSegment === 0) start = this.find(flow, KIND.MARKS, n / perSegment);
       // A mark that found no room is not there, nor is one that is being written.
       if (start === undefined || this.slabs[start + CONST.SMALL_BYTES + (n % perSegment)] !== 1) continue;
       const at = start + (n % perSegment) * CONST.MARK_BYTES;
-      const m = new Mark(new DataView(this.slabs.buffer, at, CONST.MARK_BYTES));
+      const m = new Mark(new DataView(this.slabs.buffer, this.slabs.byteOffset + at, CONST.MARK_BYTES));
       marks.push({ in: m.in, out: m.out, order: m.order, urgent: m.urgent !== 0n });
     }
     return marks.sort((a, b) => (a.in < b.in ? -1 : a.in > b.in ? 1 : 0));
@@ -113,10 +146,10 @@ export class LogStore {
   captured(flow: Flow): CapturedSegment[] {
     const found: CapturedSegment[] = [];
     let address = flow.segments;
-    for (let n = 0; address !== 0 && n < 1_000_000; n++) {
+    for (let n = 0; address !== 0 && n < this.capacity; n++) {
       const at = this.offsetOf(address);
-      if (at + CONST.SMALL_STRIDE > this.slabs.length) break;
-      const header = new SegHeader(new DataView(this.slabs.buffer, at, SegHeader.BYTES));
+      const header = this.header(at, CONST.SMALL_STRIDE);
+      if (!header) break;
       const kind = header.kind_index >>> 28;
       if (kind === KIND.OUTPUT || kind === KIND.SAMPLES) {
         const start = at + CONST.SEG_HEADER;

@@ -23,7 +23,9 @@ export function element(
     .join('');
   const inner = children.filter(child => child !== undefined);
   if (inner.length === 0) return `<${name}${head}/>`;
-  return `<${name}${head}>\n${inner.join('\n').replace(/^/gm, '  ')}\n</${name}>`;
+  // Lines end at \n only: to a pattern's ^ they end at U+2028, too, which may stand in a text.
+  const lines = inner.flatMap(child => child.split('\n'));
+  return `<${name}${head}>\n${lines.map(line => `  ${line}`).join('\n')}\n</${name}>`;
 }
 
 /** One element with text in it. */

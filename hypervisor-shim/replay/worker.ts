@@ -43,6 +43,15 @@ const MOST_DEADLINES = 40;
 const WORK_AT_ONCE = 8 << 20;
 const COUNTS_FOR_MS = 1000;
 
+/** What goes wrong with one connection is its own affair: the others' recovery goes on. */
+function attempt(step: () => Outcome): Outcome {
+  try {
+    return step();
+  } catch (e) {
+    return { kind: 'retry', reason: String(e) };
+  }
+}
+
 class Recovery {
   private readonly running = new Map<number, FlowReplay>();
   /** Of those, which may have come nearer to their splice since it was last tried. */
@@ -98,7 +107,11 @@ class Recovery {
       if (this.fenced) break;
       this.launch();
       this.poll();
-      for (const replay of this.moved) this.settle(replay, this.next(replay));
+      for (const replay of this.moved)
+        this.settle(
+          replay,
+          attempt(() => this.next(replay)),
+        );
       this.moved.clear();
       this.giveUp();
     }
@@ -161,18 +174,17 @@ class Recovery {
         this.lose(replay, 'unprotected', `unprotected since ${why}`);
         continue;
       }
-      try {
+      const outcome = attempt(() => {
         applyMasks(this.path, replay.flow, setup.masks);
-        const outcome = replay.begin(this.command.slot, this.command.epoch);
-        if (outcome.kind === 'running') {
-          this.running.set(replay.id, replay);
-          this.unaccepted++;
-          this.work += replay.work;
-          native.epollSet(this.epoll, replay.fd, replay.id, EVENTS, true);
-        } else this.settle(replay, outcome);
-      } catch (e) {
-        this.settle(replay, { kind: 'retry', reason: String(e) });
-      }
+        const begun = replay.begin(this.command.slot, this.command.epoch);
+        if (begun.kind === 'running') native.epollSet(this.epoll, replay.fd, replay.id, EVENTS, true);
+        return begun;
+      });
+      if (outcome.kind === 'running') {
+        this.running.set(replay.id, replay);
+        this.unaccepted++;
+        this.work += replay.work;
+      } else this.settle(replay, outcome);
     }
   }
 
@@ -201,9 +213,9 @@ class Recovery {
       let outcome: Outcome = { kind: 'running' };
       if (what & EPOLLOUT) {
         if (!replay.connected) this.unaccepted--;
-        outcome = replay.writable();
+        outcome = attempt(() => replay.writable());
       }
-      if (outcome.kind === 'running' && what & EPOLLIN) outcome = replay.readable();
+      if (outcome.kind === 'running' && what & EPOLLIN) outcome = attempt(() => replay.readable());
       if (replay.isRipe) this.moved.add(replay);
       this.settle(replay, outcome);
     }

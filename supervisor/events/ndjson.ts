@@ -9,15 +9,29 @@ export function encodeEvent(event: HoldfastEvent): string {
   }
 }
 
-/** The event on a line, or undefined for one that is torn or foreign. */
+/** The event on a line, or undefined for one that is torn, damaged or foreign. */
 export function decodeEvent(line: string): HoldfastEvent | undefined {
   try {
     const value = JSON.parse(line) as HoldfastEvent | null;
     // JSON has no undefined: events of no service come without the field.
-    return Number.isSafeInteger(value?.seq) ? { ...value!, service: value!.service } : undefined;
+    return isEvent(value) ? { ...value, service: value.service } : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** By hand: a recovery writes and reads them by the thousand. */
+function isEvent(value: HoldfastEvent | null): value is HoldfastEvent {
+  const { seq, at, type, message, service, data } = value ?? ({} as Partial<HoldfastEvent>);
+  return (
+    Number.isSafeInteger(seq) &&
+    typeof at === 'number' &&
+    typeof type === 'string' &&
+    typeof message === 'string' &&
+    (service === undefined || typeof service === 'string') &&
+    typeof data === 'object' &&
+    data !== null
+  );
 }
 
 /** Splits a stream of text into its non-empty lines; an unfinished last one is given as well. */

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { z } from 'zod';
 import { makeDirectories } from '../../hypervisor-shim/directories.js';
+import { serviceStatus } from '../api/schemas.js';
 import { checkedName, SERVICE_NAME } from '../config/service-name.js';
 import type { SavedHistory } from './history.js';
 
@@ -28,6 +29,13 @@ export interface SavedService {
 /** What a service is made of, kept for a successor of its daemon. */
 export type Given = Required<Pick<SavedService, 'config' | 'source' | 'image'>>;
 
+/** The past is for people to read; damaged, it is forgotten. */
+const savedHistory = serviceStatus
+  .pick({ startedAt: true, lastFault: true, lastRecoveryAt: true, recoveriesByCause: true })
+  .partial()
+  .optional()
+  .catch(undefined);
+
 /** Checked as far as the rest relies on it: a disk error must not become a guest with a strange name. */
 const savedService = z.looseObject({
   name: z.string(),
@@ -35,6 +43,8 @@ const savedService = z.looseObject({
   source: z.string(),
   epoch: z.int(),
   generation: z.int(),
+  holder: z.string().optional(),
+  history: savedHistory,
   boot: z.string().optional(),
   image: z.string().optional(),
   guests: z.array(

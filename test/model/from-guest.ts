@@ -46,7 +46,7 @@ const repeated = (f: Flow, s: Segment): Segment => ({
 
 function withoutFlow(m: Ssw, slot: number, s: Segment): Outcome {
   if (has(s, 'S') && has(s, 'A') && !has(s, 'R')) return guestAnswer(m, slot, s);
-  if (has(s, 'R') && slot === m.active) {
+  if (has(s, 'R') && !has(s, 'S') && slot === m.active) {
     if (!m.slots[slot]!.listening) return drop(m, 'DROP_GUEST_RST');
     const h = m.handshakes.get(s.port);
     if (h && !h.answer && s.ack === plus(h.c_isn, 1)) {
@@ -152,9 +152,7 @@ function contradictsEnd(f: Flow, s: Segment, end: Position): 'LONGER' | 'SHORTER
 }
 
 function diverge(m: Ssw, f: Flow, how: Flow['divergence'], at: Position): Outcome {
-  f.state = 'DIVERGED';
-  f.divergence = how;
-  f.diverged_at = at;
+  if (f.state !== 'CLOSED') Object.assign(f, { state: 'DIVERGED', divergence: how, diverged_at: at });
   return drop(m, 'DIVERGED');
 }
 

@@ -36,6 +36,12 @@ export function guestAnswer(m: Ssw, slot: number, s: Segment): Outcome {
   if (!h || s.ack !== plus(h.c_isn, 1)) return drop(m, 'DROP_UNKNOWN');
   // F1: only the guest that the SYN was given to, or the one that has taken over since.
   if (epoch === undefined || (slot !== h.slot && slot !== m.active)) return drop(m, 'DROP_ZOMBIE');
+  const former = m.flows.get(s.port);
+  if (former && former.state !== 'CLOSED') {
+    // F1: its owner alone may accept another connection on this tuple, and knows the old one no more then.
+    if (former.owner !== slot || !isCurrent(m, former)) return drop(m, 'DROP_ZOMBIE');
+    if (former.c_isn !== h.c_isn) former.state = 'CLOSED';
+  }
   const guest: Options = { ...s.offer };
   const g_tsval = s.ts?.[0] ?? ZERO;
   const first = h.answer;
@@ -49,9 +55,6 @@ export function guestAnswer(m: Ssw, slot: number, s: Segment): Outcome {
     server: first?.server ?? guest,
     s_tsval: first ? later(first.s_tsval, shiftBy(g_tsval, t)) : g_tsval,
   };
-  const former = m.flows.get(s.port);
-  // The owner accepts another connection on this tuple, so it knows the old one no more.
-  if (former?.owner === slot && isCurrent(m, former) && former.c_isn !== h.c_isn) former.state = 'CLOSED';
   const ts = s.ts && ([shiftBy(s.ts[0], t), s.ts[1]] as typeof s.ts);
   return { wire: { ...s, seq: h.answer.s_isn, ts } };
 }

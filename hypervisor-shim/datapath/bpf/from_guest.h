@@ -47,6 +47,16 @@ static __always_inline __u32 contradicts_end(const struct hf_flow *f, const stru
 	return p->flags & TH_FIN && end != f->fin_out ? HF_DIFFERS_SHORTER : HF_DIFFERS_NOT;
 }
 
+/* Under the flow's lock. What has ended has its verdict. */
+static __always_inline void note_divergence(struct hf_flow *f, __u32 how, __u64 position)
+{
+	if (f->state == HF_CLOSED)
+		return;
+	f->state = HF_DIVERGED;
+	f->divergence = how;
+	f->diverged_at = position;
+}
+
 static __always_inline void judge_guest(struct hf_flow *f, struct packet *p, const struct hf_control *c,
 					struct emission *m, struct edit *e, __u64 now)
 {
@@ -78,9 +88,7 @@ static __always_inline void judge_guest(struct hf_flow *f, struct packet *p, con
 	}
 	__u32 divergence = f->failovers ? contradicts_end(f, p, end) : HF_DIFFERS_NOT;
 	if (divergence) {
-		f->state = HF_DIVERGED;
-		f->divergence = divergence;
-		f->diverged_at = divergence == HF_DIFFERS_LONGER ? f->fin_out : end;
+		note_divergence(f, divergence, divergence == HF_DIFFERS_LONGER ? f->fin_out : end);
 		m->why = HF_STAT_DIVERGED;
 		return;
 	}
@@ -180,9 +188,7 @@ static __noinline int check_output(struct __sk_buff *skb, struct emission *m, __
 static __noinline int diverged(struct hf_flow *f, __u64 position)
 {
 	bpf_spin_lock(&f->lock);
-	f->state = HF_DIVERGED;
-	f->divergence = HF_DIFFERS_CONTENT;
-	f->diverged_at = position;
+	note_divergence(f, HF_DIFFERS_CONTENT, position);
 	bpf_spin_unlock(&f->lock);
 	return drop(HF_STAT_DIVERGED);
 }
@@ -210,8 +216,9 @@ static __always_inline int guest_without_flow(struct __sk_buff *skb, struct pack
 {
 	if ((p->flags & (TH_SYN | TH_ACK | TH_RST)) == (TH_SYN | TH_ACK))
 		return guest_answer(skb, p, key, slot);
-	if (p->flags & TH_RST && slot == c->active) {
-		if (!c->slots[slot & (HF_SLOTS - 1)].listening)
+	if ((p->flags & (TH_SYN | TH_RST)) == TH_RST && slot == c->active) {
+		const struct hf_slot *s = &c->slots[slot & (HF_SLOTS - 1)];
+		if (!s->epoch || !s->listening)
 			return drop(HF_STAT_DROP_GUEST_RST);
 		struct hf_pending *h = bpf_map_lookup_elem(&pending, key);
 		if (h && p->ack == h->c_isn + 1 && !h->answered) {

@@ -36,21 +36,6 @@ struct admission {
 	__u32 why; /* counter, if the frame is to be dropped at once */
 };
 
-/* L7: the stream ends at one place; nothing lies behind it. */
-static __always_inline int contradicts_input(const struct hf_flow *f, const struct packet *p, __s64 end)
-{
-	__s64 last = f->in_end;
-
-	if (f->fin_in != HF_UNSET)
-		return (p->len && end > (__s64)f->fin_in) || (p->flags & TH_FIN && end != (__s64)f->fin_in);
-	if (!(p->flags & TH_FIN))
-		return 0;
-	for (int i = 0; i < HF_OOO && f->islands; i++)
-		if ((__s64)f->ooo[i].end > last)
-			last = f->ooo[i].end;
-	return end < last;
-}
-
 /* What the client had acknowledged when it sent what lies at `start`, bytes or its FIN; stored outside the lock. */
 static __always_inline void note_mark(struct hf_flow *f, struct admission *a, __s64 start, __s64 ack)
 {
@@ -147,7 +132,7 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 	}
 	if (start < g_ack)
 		start = g_ack; /* L2: never below what the guest acknowledged */
-	if (contradicts_input(f, p, end)) {
+	if (contradicts_input(f, end, p->len, p->flags & TH_FIN)) {
 		a->why = HF_STAT_DROP_CONFLICT;
 		return;
 	}

@@ -126,15 +126,37 @@ static __noinline int client_syn(struct __sk_buff *skb, struct packet *p, struct
 	return bpf_redirect(c->slots[slot].ifindex, 0);
 }
 
+/*
+ * Whether a SYN-ACK on the tuple of a connection may go out: its owner alone may accept another one there, and knows the old one no
+ * more then. Whoever else takes new flows may not (F1).
+ */
+static __noinline int let_go(struct hf_flow *f, __u32 slot, __u32 c_isn)
+{
+	struct hf_control *c = get_control();
+	__u64 now = bpf_ktime_get_ns();
+	int allowed = 1;
+
+	if (!c || !f)
+		return 0;
+	bpf_spin_lock(&f->lock);
+	if (f->state != HF_CLOSED && f->state != HF_FREE) {
+		allowed = f->owner == slot && in_current_epoch(c, f);
+		if (allowed && f->c_isn != c_isn) {
+			f->state = HF_CLOSED;
+			f->closed_ns = now;
+		}
+	}
+	bpf_spin_unlock(&f->lock);
+	return allowed;
+}
+
 /* The guest's SYN-ACK. */
 static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, struct hf_key *key, __u32 slot)
 {
 	struct hf_control *c = get_control();
 	struct hf_pending *h = bpf_map_lookup_elem(&pending, key);
 	struct hf_options answer;
-
 	struct hf_flow *former;
-	__u64 now = bpf_ktime_get_ns();
 	__u32 id;
 
 	if (!c || slot >= HF_SLOTS)
@@ -143,6 +165,9 @@ static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, stru
 		return drop(HF_STAT_DROP_UNKNOWN);
 	/* F1: only the guest that the SYN was given to, or the one that has taken over since */
 	if (!c->slots[slot].epoch || (slot != h->slot && slot != c->active))
+		return drop(HF_STAT_DROP_ZOMBIE);
+	former = find_flow(key, &id);
+	if (former && !let_go(former, slot, h->c_isn))
 		return drop(HF_STAT_DROP_ZOMBIE);
 	if (handshake_options(skb, p, &answer))
 		return drop(HF_STAT_DROP_PARSE);
@@ -157,17 +182,6 @@ static __noinline int guest_answer(struct __sk_buff *skb, struct packet *p, stru
 		h->d = h->s_isn - p->seq;
 		if ((__s32)(p->tsval + h->t - h->s_tsval) > 0)
 			h->s_tsval = p->tsval + h->t; /* what the client may have heard last */
-	}
-	former = find_flow(key, &id);
-	if (former) {
-		/* Its owner has accepted another connection on this tuple, so it knows the old one no more. */
-		bpf_spin_lock(&former->lock);
-		if (former->state != HF_CLOSED && former->owner == slot && in_current_epoch(c, former) &&
-		    former->c_isn != h->c_isn) {
-			former->state = HF_CLOSED;
-			former->closed_ns = now;
-		}
-		bpf_spin_unlock(&former->lock);
 	}
 	h->guest = answer;
 	h->g_tsval = p->tsval;

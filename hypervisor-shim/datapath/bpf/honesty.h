@@ -58,6 +58,8 @@ static __always_inline int honest_discovery(struct __sk_buff *skb, const struct 
 	__u32 target[4];
 	__u8 type;
 
+	if (p->fragment == FRAGMENT_LATER)
+		return 1; /* of no use without the first, which says the type */
 	if (bpf_skb_load_bytes(skb, p->l4, &type, 1))
 		return 0;
 	switch (type) {

@@ -72,6 +72,21 @@ static __always_inline int publish(struct hf_flow *f, volatile struct hf_range *
 	return 0;
 }
 
+/* L7: the stream ends at one place; nothing lies behind it. Of a segment that ends at `end`. */
+static __always_inline int contradicts_input(const struct hf_flow *f, __s64 end, __u32 len, __u32 fin)
+{
+	__s64 last = f->in_end;
+
+	if (f->fin_in != HF_UNSET)
+		return (len && end > (__s64)f->fin_in) || (fin && end != (__s64)f->fin_in);
+	if (!fin)
+		return 0;
+	for (int i = 0; i < HF_OOO && f->islands; i++)
+		if ((__s64)f->ooo[i].end > last)
+			last = f->ooo[i].end;
+	return end < last;
+}
+
 /* After the copy (`why` is 0) or its failure: publishes, notes a FIN behind the bytes, releases the claim. */
 __noinline int finish_input(__u32 id, __u32 claimed, __u32 fin, __u32 why)
 {
@@ -81,9 +96,11 @@ __noinline int finish_input(__u32 id, __u32 claimed, __u32 fin, __u32 why)
 		return HF_STAT_DROP_BUSY;
 	bpf_spin_lock(&f->lock);
 	__u64 end = f->claims[claimed].end; /* publish makes a union of it */
+	if (!why && contradicts_input(f, end, 1, fin))
+		why = HF_STAT_DROP_CONFLICT; /* another CPU published since it was judged */
 	if (!why && publish(f, &f->claims[claimed]))
 		why = HF_STAT_DROP_BUSY;
-	if (!why && fin && f->fin_in == HF_UNSET)
+	if (!why && fin)
 		f->fin_in = end;
 	f->claim_used[claimed] = 0;
 	bpf_spin_unlock(&f->lock);

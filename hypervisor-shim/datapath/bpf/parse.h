@@ -6,6 +6,7 @@
 #define ETH_BYTES 14
 #define IPV4_BYTES 20
 #define IPV6_BYTES 40
+#define FRAGMENT_BYTES 8 /* the header of an IPv6 fragment */
 #define IPV6_EXTENSIONS 4 /* more headers than that in front of one segment are nobody's need */
 #define TCP_BYTES 20
 #define TCP_MAX_BYTES 60
@@ -19,6 +20,9 @@
 #define TH_CWR 0x80
 
 enum verdict { PKT_TCP, PKT_OTHER, PKT_BAD };
+
+/* At `l4` of a later fragment there is no header of its protocol. */
+enum fragment { FRAGMENT_NONE = 0, FRAGMENT_FIRST = 1, FRAGMENT_LATER = 2 };
 
 /* A TCP segment as numbers in host order; `l4` and `data` are offsets from the frame's start. */
 struct packet {
@@ -40,8 +44,15 @@ struct packet {
 	__u8 flags;
 	__u8 has_ts;
 	__u8 protocol; /* of what is no TCP; 0 for ARP */
-	__u8 fragment; /* the same */
+	__u8 fragment; /* the same: enum fragment */
 };
+
+static __always_inline __u8 fragment_of_ipv4(const struct iphdr *ip)
+{
+	if (ip->frag_off & bpf_htons(0x1fff))
+		return FRAGMENT_LATER;
+	return ip->frag_off & bpf_htons(0x2000) ? FRAGMENT_FIRST : FRAGMENT_NONE;
+}
 
 /* Lengths and fields of a TCP header at `p->l4`, in a packet that ends at frame offset `end`. */
 static __always_inline enum verdict read_tcp(struct __sk_buff *skb, struct packet *p, struct tcphdr *tcp, __u32 end)
@@ -89,10 +100,12 @@ __noinline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
 		p->l4 += (word[1] + 1) * 8;
 	}
 	if (next == IPPROTO_FRAGMENT) {
-		if (bpf_skb_load_bytes(skb, p->l4, word, sizeof(word)))
+		/* also one that is the whole packet (RFC 6946): receivers skip the header, so what follows is judged as they read it */
+		if (skb->len < p->l4 + FRAGMENT_BYTES || bpf_skb_load_bytes(skb, p->l4, word, sizeof(word)))
 			return PKT_BAD;
 		next = word[0] == IPPROTO_TCP ? IPPROTO_FRAGMENT : word[0];
-		p->fragment = 1;
+		p->fragment = word[2] | (word[3] & 0xf8) ? FRAGMENT_LATER : FRAGMENT_FIRST;
+		p->l4 += FRAGMENT_BYTES;
 	}
 	p->protocol = next;
 	if (next == IPPROTO_ICMPV6 || next == IPPROTO_UDP)
@@ -124,7 +137,7 @@ static __always_inline enum verdict parse(struct __sk_buff *skb, struct packet *
 			struct iphdr *ip = (struct iphdr *)(eth + 1);
 			p->family = 4;
 			p->protocol = ip->protocol;
-			p->fragment = (ip->frag_off & bpf_htons(0x3fff)) != 0;
+			p->fragment = fragment_of_ipv4(ip);
 			p->l4 = ETH_BYTES + ip->ihl * 4;
 			p->saddr[3] = ip->saddr;
 			p->daddr[3] = ip->daddr;
@@ -155,7 +168,7 @@ static __always_inline enum verdict parse(struct __sk_buff *skb, struct packet *
 	p->daddr[3] = ip->daddr;
 	if (ip->protocol != IPPROTO_TCP) {
 		p->protocol = ip->protocol;
-		p->fragment = (ip->frag_off & bpf_htons(0x3fff)) != 0;
+		p->fragment = fragment_of_ipv4(ip);
 		return PKT_OTHER;
 	}
 	if (ip->frag_off & bpf_htons(0x3fff))
