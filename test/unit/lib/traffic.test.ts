@@ -20,14 +20,15 @@ test.after.always(() => lab?.dispose());
 test.serial('mixed clients are byte-exact, each on one connection, and the capture agrees', async t => {
   const client = lab.clients[0]!;
   const capture = await Capture.start(lab, client);
-  const traffic = new Traffic(lab, client, [service], 30_000);
+  const traffic = new Traffic(lab, client, [service], 60_000);
   const upload = makeUploadBody(lab, 3 << 20);
-  traffic.curl('/files/00.bin', 2 << 20);
-  traffic.curl('/files/01.bin', 2 << 20);
-  traffic.wget('/files/00.bin', 2 << 20);
-  traffic.upload(upload, 2 << 20);
-  traffic.keepAlive(20, 10);
-  const progress = await traffic.waitInFlight(64 << 10, 256 << 10, 10_000);
+  // So slow that all are in flight at once, however long a busy machine takes to start them.
+  traffic.curl('/files/00.bin', 512 << 10);
+  traffic.curl('/files/01.bin', 512 << 10);
+  traffic.wget('/files/00.bin', 512 << 10);
+  traffic.upload(upload, 512 << 10);
+  traffic.keepAlive(20, 4);
+  const progress = await traffic.waitInFlight(64 << 10, 256 << 10, 20_000);
   t.is(progress.length, 5);
   const results = await traffic.results();
   await capture.stop();
