@@ -12,7 +12,7 @@ TS_SOURCES := $(shell find supervisor guest-agent $(SHIM) test images -name '*.t
 
 CLANG := clang -O2 -g -target bpf -mcpu=v3 -Wall -Wno-parentheses -Werror -I/usr/include/$(shell uname -m)-linux-gnu
 
-# The SSW for this machine, under libFuzzer; made by whoever runs it.
+# The SSW for this machine, under libFuzzer.
 FUZZER := build/test/fuzz/ssw.fuzz
 FUZZER_SOURCES := $(wildcard test/fuzz/ssw/*)
 
@@ -59,7 +59,7 @@ image: build
 demo: build
 	@$(NODE) build/test/demo/demo.js
 
-test: build lint image
+test: build lint image $(FUZZER)
 	@$(NODE) build/test/run.js
 
 scale: build

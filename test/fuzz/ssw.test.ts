@@ -6,7 +6,7 @@ import test from 'ava';
 import { CORPUS, makeFuzzer, runFuzzer } from './lib/fuzzer.js';
 
 /** Time for new inputs, s; `make fuzz` takes longer. */
-const SECONDS = 6;
+const SECONDS = 5;
 
 const scratch = mkdtempSync(join(tmpdir(), 'holdfast-fuzz-'));
 test.before(makeFuzzer);

@@ -41,6 +41,7 @@ static void check_logged(const struct __sk_buff *skb, const struct view *v, cons
 	for (__u32 at = v->data; at < v->end; at++, position++) {
 		if (position < (__s64)f->g_ack || position < (__s64)f->in_base)
 			continue; /* the guest has it, and takes it no more */
+		REQUIRE(position < (__s64)f->g_edge, "L2: byte %lld was delivered, the window ends at %llu", position, f->g_edge);
 		REQUIRE(is_present(f, position), "P1: byte %lld was delivered and is not in the log", position);
 		__u32 index = input_index(position);
 		if (index < f->in_first)
@@ -119,7 +120,16 @@ static void check_honesty(const struct __sk_buff *skb, const struct view *v)
 
 /* P2 under `compare: full`: what was said once is said again, whoever says it. */
 #define REMEMBERED 8192
-static struct { __u8 byte[REMEMBERED], known[REMEMBERED]; } said[FLOWS];
+static struct {
+	__u8 any, byte[REMEMBERED], known[REMEMBERED];
+} said[FLOWS];
+
+static void forget_free(void)
+{
+	for (__u32 id = 0; id < FLOWS; id++)
+		if (said[id].any && flow_record(id)->state == HF_FREE)
+			memset(&said[id], 0, sizeof(said[id]));
+}
 
 static __u64 uncovered(void)
 {
@@ -128,24 +138,26 @@ static __u64 uncovered(void)
 	return n[HF_STAT_UNCOVERED] + n[HF_STAT_MAX + HF_STAT_UNCOVERED];
 }
 
-static void check_repeated(const struct __sk_buff *skb, const struct view *v, const struct hf_flow *f, __u32 id, __u64 sent_before)
+static __u64 sent_before[FLOWS]; /* out_sent as the step began */
+
+/* `delta` is what the frame's sequence numbers lack to those that the client knows. */
+static void check_repeated(const struct __sk_buff *skb, const struct view *v, const struct hf_flow *f, __u32 id, __u32 delta)
 {
-	__s64 position = out_position(f, v->seq);
+	__s64 position = out_position(f, v->seq + delta);
 
 	if (the_control()->compare != HF_COMPARE_FULL || interrupted || f->unlogged)
 		return;
 	for (__u32 at = v->data; at < v->end; at++, position++) {
 		if (position < 0 || position >= REMEMBERED)
 			continue;
-		if (position >= (__s64)sent_before) {
+		if (position >= (__s64)sent_before[id]) {
+			said[id].any = 1;
 			said[id].byte[position] = skb->bytes[at];
 			said[id].known[position] = uncovered() == 0;
 		} else if (position < (__s64)f->compare_end && said[id].known[position])
 			REQUIRE(said[id].byte[position] == skb->bytes[at], "P2: byte %lld of the output is another than before", position);
 	}
 }
-
-static __u64 sent_before[FLOWS]; /* out_sent as the step began */
 
 static void check_to_client(const struct __sk_buff *skb, const struct view *v)
 {
@@ -172,7 +184,19 @@ static void check_to_client(const struct __sk_buff *skb, const struct view *v)
 		return;
 	REQUIRE(!(v->flags & TH_ACK) || in_position(f, v->ack) <= (__s64)in_total(f), "P1: the client was acknowledged what is not logged");
 	if (running[cpu] == FROM_GUEST)
-		check_repeated(skb, v, f, id, sent_before[id]);
+		check_repeated(skb, v, f, id, 0);
+}
+
+static void check_to_replay(const struct __sk_buff *skb, const struct view *v)
+{
+	struct hf_key key = key_in_view(v, 0);
+	__u32 id;
+	struct hf_flow *f = flow_of_key(&key, &id);
+
+	REQUIRE(running[cpu] == FROM_GUEST && v->is_tcp && f, "a frame into the replay namespace");
+	REQUIRE(is_served_by(f, skb->ifindex - TAP_IF), "F1: a guest that does not own the flow spoke to its replay");
+	if (!(v->flags & (TH_SYN | TH_RST)))
+		check_repeated(skb, v, f, id, f->d);
 }
 
 static void check_emission(const struct __sk_buff *skb, __u32 ifindex, __u64 flags)
@@ -184,7 +208,7 @@ static void check_emission(const struct __sk_buff *skb, __u32 ifindex, __u64 fla
 	if (ifindex == PORT_IF)
 		check_to_client(skb, &v);
 	else if (ifindex == REPLAY_IF)
-		REQUIRE(running[cpu] == FROM_GUEST && v.is_tcp, "a frame into the replay namespace");
+		check_to_replay(skb, &v);
 	else {
 		REQUIRE(ifindex >= TAP_IF && ifindex < TAP_IF + HF_SLOTS, "a frame to device %u", ifindex);
 		check_to_guest(skb, &v, ifindex - TAP_IF);

@@ -13,6 +13,9 @@ static __u32 touched_n, touched_id;
 static void begin_step(void)
 {
 	memcpy(before, flow_record(0), sizeof(before));
+	for (__u32 id = 0; id < FLOWS; id++)
+		sent_before[id] = before[id].out_sent;
+	forget_free();
 	touched_n = 0;
 	touched_id = FLOWS;
 }

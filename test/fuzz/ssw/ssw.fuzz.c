@@ -6,7 +6,8 @@
  *   world.h                   one service, two guests, four clients; frames
  *   view.h                    how a receiver reads a frame, written without looking at the SSW's parser
  *   invariants.h              what has to be true after each step, and of each frame that leaves
- *   steps.h                   what an input means: a script of frames and of user space's doings
+ *   frames.h, host.h          what the ends and user space do
+ *   steps.h                   what an input means: a script of that
  *
  * An input is bytes; whatever they are they mean something. `ssw FILE` plays one, SSW_TALK=1 with a word on each step.
  */

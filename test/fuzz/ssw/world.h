@@ -163,6 +163,8 @@ static void build(struct __sk_buff *skb, const struct segment *s)
 	struct hf_key key = key_of(s->connection);
 	__u8 *tcp = ip + ip_bytes;
 
+	skb->vlan_present = 0;
+	skb->ip_summed = 3; /* from a stack of this host */
 	memset(skb->bytes, 0, ETH_BYTES + ip_bytes + header);
 	memcpy(skb->bytes, s->up ? GUEST_MAC : CLIENT_MAC, 6);
 	memcpy(skb->bytes + 6, s->up ? CLIENT_MAC : GUEST_MAC, 6);
