@@ -1,10 +1,18 @@
 import { adoptService } from './adoption.js';
-import type { ConnectionStatus, DrillFault, RecoveryReport, ServiceStatus } from './api/types.js';
+import type {
+  ConnectionStatus,
+  DrillFault,
+  Incident,
+  IncidentDetail,
+  RecoveryReport,
+  ServiceStatus,
+} from './api/types.js';
 import type { RunningSupervisor, SupervisorOptions } from './cli/supervisor-factory.js';
 import { parseServiceConfig, type ServiceConfig } from './config/config.js';
 import { differences } from './config/differences.js';
 import { type Entry, entryStatus } from './entry.js';
 import { Hypervisors } from './hypervisors.js';
+import { IncidentStore } from './incidents/store.js';
 import type { ServiceSample } from './metrics/sample.js';
 import { busy, cancelled, checkConflicts, exists, unknown } from './refusals.js';
 import { removeOrphan } from './removal.js';
@@ -24,6 +32,7 @@ import { checkStorage } from './service/storage-check.js';
 export class Supervisor implements RunningSupervisor {
   readonly #entries = new Map<string, Entry>();
   readonly #hypervisors: Hypervisors;
+  readonly #incidents: IncidentStore;
   /** Of each entry, and of what is being taken over or removed. */
   readonly #locks = new ServiceLocks();
   /** Why a service could not be taken over, by name. */
@@ -31,6 +40,7 @@ export class Supervisor implements RunningSupervisor {
 
   private constructor(private readonly options: SupervisorOptions) {
     this.#hypervisors = new Hypervisors(options.stateDir);
+    this.#incidents = new IncidentStore(options.stateDir, options.eventLog);
   }
 
   static async create(options: SupervisorOptions): Promise<Supervisor> {
@@ -93,6 +103,14 @@ export class Supervisor implements RunningSupervisor {
     return this.#service(name).drill(fault);
   }
 
+  incidents(service?: string): Promise<Incident[]> {
+    return this.#incidents.list(service);
+  }
+
+  incident(service: string, id: number): Promise<IncidentDetail> {
+    return this.#incidents.detail(service, id);
+  }
+
   events(since: number, follow: boolean, signal: AbortSignal) {
     return this.options.eventLog.events(since, follow, signal);
   }
@@ -107,6 +125,7 @@ export class Supervisor implements RunningSupervisor {
 
   async shutdown(): Promise<void> {
     await Promise.allSettled([...this.#entries.values()].map(({ service }) => service?.release()));
+    this.#incidents.close();
     await this.#hypervisors.close();
     this.#locks.releaseAll();
   }

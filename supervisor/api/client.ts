@@ -12,6 +12,8 @@ import type {
   DaemonStatus,
   DrillFault,
   HoldfastEvent,
+  Incident,
+  IncidentDetail,
   RecoveryReport,
   ServiceStatus,
 } from './types.js';
@@ -45,6 +47,14 @@ export class ControlClient implements ControlOperations {
 
   drill(service: string, fault: DrillFault): Promise<RecoveryReport> {
     return this.#call('drill', { params: { name: service }, body: { fault } });
+  }
+
+  incidents(service?: string): Promise<Incident[]> {
+    return this.#call('incidents', { query: service === undefined ? {} : { service } });
+  }
+
+  incident(service: string, id: number): Promise<IncidentDetail> {
+    return this.#call('incident', { params: { name: service, id: String(id) } });
   }
 
   metrics(): Promise<string> {

@@ -76,6 +76,21 @@ export const OPERATIONS = {
     response: schemas.recoveryReport,
     errors: [400, 404, 409],
   }),
+  incidents: operation('GET', '/incidents', 'Faults, with their cause, timeline and outcome', {
+    query: z.strictObject({ service: serviceName.optional() }),
+    response: z.array(schemas.incident),
+    errors: [400],
+  }),
+  incident: operation(
+    'GET',
+    '/services/{name}/incidents/{id}',
+    'One fault, with a verdict for each connection',
+    {
+      params: z.object({ name: serviceName, id: z.coerce.number<string>().int().min(1) }),
+      response: schemas.incidentDetail,
+      errors: [400, 404],
+    },
+  ),
   down: operation('POST', '/down', 'Stops one service, or all, and removes what belongs to it', {
     body: z.strictObject({ service: serviceName.optional() }),
     status: 204,

@@ -31,6 +31,8 @@ export function addRoutes(app: FastifyInstance, options: RouteOptions): void {
     protect: ({ body }) => operations.protect(body.config, body.source),
     connections: ({ query }) => operations.connections(query.service),
     drill: ({ params, body }) => operations.drill(params.name, body.fault),
+    incidents: ({ query }) => operations.incidents(query.service),
+    incident: ({ params }) => operations.incident(params.name, params.id),
     down: async ({ body }) => operations.down(body.service) as Promise<undefined>,
     shutdown: async (_given, reply) => {
       reply.raw.once('finish', () => setImmediate(options.onShutdown));

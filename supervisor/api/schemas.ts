@@ -47,11 +47,14 @@ const guestStatus = z
   .object({
     name: z.string().describe('libvirt domain name'),
     role: z.enum(['primary', 'backup', 'former']).describe('what it is, or, while it boots, is to become'),
-    state: z.enum(['booting', 'ready', 'active', 'suspended', 'crashed', 'off']),
+    state: z
+      .enum(['booting', 'ready', 'active', 'suspended', 'crashed', 'aside', 'off'])
+      .describe('`aside`: failed, cut off from the service network, and runs on for diagnosis'),
     bootId: z.string().optional(),
     vcpuMs: z.number().describe('vCPU time used so far'),
     vcpuMsAtSuspend: z.number().optional().describe('of a backup: what it had used when it was suspended'),
     serialLog: z.string(),
+    managementAddress: z.string().describe('with prefix; there it is reached from this host, active or not'),
     pid: z.int().optional(),
   })
   .meta({ id: 'GuestStatus' });
@@ -158,6 +161,53 @@ export const recoveryReport = z
     verdicts: z.array(verdict),
   })
   .meta({ id: 'RecoveryReport' });
+
+/** What becomes of a fault: `superseded` by one of its successor before it was recovered from; `abandoned`: the service was ended. */
+export const INCIDENT_OUTCOMES = ['open', 'recovered', 'superseded', 'abandoned'] as const;
+
+const timeline = z.object({
+  faultAt: moment.optional().describe('only where a drill injected it'),
+  detectedAt: moment,
+  fencedAt: moment,
+  takeoverAt: moment.optional().describe('a backup was there to take over'),
+  resumedAt: moment.optional(),
+  firstSpliceAt: moment.optional(),
+  lastSpliceAt: moment.optional(),
+  recoveredAt: moment.optional().describe('each connection had its verdict'),
+  protectedAt: moment.optional().describe('the next backup was ready'),
+});
+
+export const incident = z
+  .object({
+    id: z.int().min(1).describe('sequence number of the event that tells of the fault'),
+    service: z.string(),
+    cause: recoveryCause,
+    detail: z.string().describe('what showed it'),
+    guest: z.string().optional().describe('the machine that failed'),
+    successor: z.string().optional().describe('the one that took over'),
+    epoch: count.optional().describe("the successor's"),
+    outcome: z.enum(INCIDENT_OUTCOMES),
+    supersededBy: z
+      .int()
+      .optional()
+      .describe('the incident whose report has the connections of this one, too'),
+    timeline,
+    evidence: z
+      .array(z.object({ at: moment, type: z.string(), message: z.string() }))
+      .describe('events about the failed machine'),
+    kept: count,
+    lost: count,
+    consoleFile: z.string().optional().describe("end of the failed machine's console, if it is still kept"),
+    dumpFile: z.string().optional().describe('its memory, an ELF core, if it is still kept'),
+  })
+  .meta({
+    id: 'Incident',
+    description: 'A fault of a primary, from its detection until the service is protected again.',
+  });
+
+export const incidentDetail = incident
+  .extend({ verdicts: z.array(verdict) })
+  .meta({ id: 'IncidentDetail', description: 'An incident with what became of each connection.' });
 
 export const holdfastEvent = z
   .object({

@@ -11,6 +11,8 @@ export type RecoveryReport = z.infer<typeof schemas.recoveryReport>;
 export type RecoveryCause = RecoveryReport['cause'];
 /** What became of one connection in a recovery (promise P6). */
 export type Verdict = RecoveryReport['verdicts'][number];
+export type Incident = z.infer<typeof schemas.incident>;
+export type IncidentDetail = z.infer<typeof schemas.incidentDetail>;
 /** One line of the event log. */
 export type HoldfastEvent = z.infer<typeof schemas.holdfastEvent>;
 export type DrillFault = (typeof schemas.DRILL_FAULTS)[number];
@@ -27,6 +29,9 @@ export interface SupervisorOperations {
   connections(service?: string): Promise<ConnectionStatus[]>;
   /** Injects a fault into the primary and waits for the recovery's end. */
   drill(service: string, fault: DrillFault): Promise<RecoveryReport>;
+  /** Faults of one service, or of all, oldest first; also of services that are down. */
+  incidents(service?: string): Promise<Incident[]>;
+  incident(service: string, id: number): Promise<IncidentDetail>;
   /** Past events from `since` (sequence number) on, then, if `follow`, new ones until `signal` aborts. */
   events(since: number, follow: boolean, signal: AbortSignal): AsyncIterable<HoldfastEvent>;
   /** Stops one service, or all: guests destroyed, taps, pins and shm files removed. */

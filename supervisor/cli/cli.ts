@@ -147,6 +147,15 @@ function buildProgram(run: Run, output: Output): Command {
     );
 
   program
+    .command('incidents')
+    .description('faults: of all services, of SERVICE, or all that is known of the one with this ID')
+    .argument('[service]')
+    .argument('[id]', 'as the list has it', incidentId)
+    .action((service: string | undefined, id: number | undefined, _options: object, command: Command) =>
+      run(command, context => commands.incidents(context, service, id)),
+    );
+
+  program
     .command('drill')
     .description('inject a fault into the primary of SERVICE and report the recovery')
     .argument('<service>')
@@ -175,6 +184,12 @@ function buildProgram(run: Run, output: Output): Command {
     .action((_options: object, command: Command) => run(command, commands.api));
 
   return program;
+}
+
+function incidentId(text: string): number {
+  const value = sequenceNumber(text);
+  if (value === 0) throw new InvalidArgumentError('Expected the number of an incident, 1 or more.');
+  return value;
 }
 
 function sequenceNumber(text: string): number {

@@ -8,6 +8,7 @@ import { checkedName } from '../config/service-name.js';
 import { parseListen } from '../metrics/listener.js';
 import { formatReport } from './drill-report.js';
 import { formatConnections, formatEvent, formatStatus } from './format.js';
+import { formatIncident, formatIncidents } from './incident-report.js';
 import { EXIT, type Output } from './output.js';
 import { withProgress } from './progress.js';
 import type { SupervisorFactory } from './supervisor-factory.js';
@@ -111,6 +112,23 @@ export async function events(context: CommandContext, since: number, follow: boo
   const never = new AbortController().signal;
   for await (const event of clientOf(context).events(since, follow, never)) {
     await context.output.line(event, formatEvent(event));
+  }
+  return EXIT.ok;
+}
+
+export async function incidents(
+  context: CommandContext,
+  service: string | undefined,
+  id: number | undefined,
+): Promise<number> {
+  const client = clientOf(context);
+  if (service !== undefined) checkedName(service);
+  if (service !== undefined && id !== undefined) {
+    const found = await client.incident(service, id);
+    context.output.result(found, formatIncident(found));
+  } else {
+    const list = await client.incidents(service);
+    context.output.result(list, formatIncidents(list));
   }
   return EXIT.ok;
 }

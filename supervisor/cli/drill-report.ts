@@ -22,14 +22,16 @@ export function formatReport(report: RecoveryReport): string {
       { title: 'STEP', cell: ([step]) => step },
     ],
   );
-  return [
-    `recovery of ${report.service} from ${report.cause}, now epoch ${report.epoch}`,
-    timeline,
-    '',
-    `connections: ${report.kept} kept, ${report.lost} lost`,
-    ...summary(report.verdicts),
-    ...lostOnes(report.verdicts),
-  ].join('\n');
+  const title = `recovery of ${report.service} from ${report.cause}, now epoch ${report.epoch}`;
+  return [title, timeline, '', ...formatVerdicts(report)].join('\n');
+}
+
+export function formatVerdicts({
+  kept,
+  lost,
+  verdicts,
+}: Pick<RecoveryReport, 'kept' | 'lost' | 'verdicts'>): string[] {
+  return [`connections: ${kept} kept, ${lost} lost`, ...summary(verdicts), ...lostOnes(verdicts)];
 }
 
 /** How often each outcome was given for each reason. */

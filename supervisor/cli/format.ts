@@ -46,6 +46,7 @@ export function formatStatus(services: readonly ServiceStatus[]): string {
         cell: g => (g.vcpuMsAtSuspend !== undefined ? Math.round(g.vcpuMsAtSuspend) : undefined),
       },
       { title: 'BOOT', cell: g => g.bootId },
+      { title: 'MANAGEMENT', cell: g => g.managementAddress },
       { title: 'CONSOLE', cell: g => g.serialLog },
     ],
   );
@@ -100,13 +101,23 @@ export function formatConnections(connections: readonly ConnectionStatus[]): str
 
 /** `2026-05-04 10:11:12.345  #17  web  recovery.done  12 connections kept`, in local time. */
 export function formatEvent(event: HoldfastEvent): string {
-  const local = new Date(event.at - new Date(event.at).getTimezoneOffset() * 60_000);
-  const time = local.toISOString().slice(0, 23).replace('T', ' ');
-  return [time, `#${event.seq}`, event.service ?? '-', event.type, oneLine(event.message)].join('  ');
+  return [
+    localTime(event.at),
+    `#${event.seq}`,
+    event.service ?? '-',
+    event.type,
+    oneLine(event.message),
+  ].join('  ');
+}
+
+/** `2026-05-04 10:11:12.345`. */
+export function localTime(at: number): string {
+  const local = new Date(at - new Date(at).getTimezoneOffset() * 60_000);
+  return local.toISOString().slice(0, 23).replace('T', ' ');
 }
 
 /** Messages may quote what a guest wrote: neither a line break nor a terminal sequence of it may pass. */
-function oneLine(text: string): string {
+export function oneLine(text: string): string {
   return text.replace(/[\p{Cc}\u2028\u2029]+/gu, ' ');
 }
 

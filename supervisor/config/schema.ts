@@ -134,6 +134,9 @@ const storage = z.preprocess(
   ),
 );
 
+/** Room that a dump of a guest's memory takes at most, MiB: its RAM, what its devices have (video, firmware, shared page), and headers. */
+export const dumpSizeMiB = (memoryMiB: number): number => memoryMiB + 64;
+
 export const serviceSchema = mapping({
   name: text(SERVICE_NAME, SERVICE_NAME_IS),
   address: serviceAddress,
@@ -174,8 +177,12 @@ export const serviceSchema = mapping({
   recovery: mapping({
     compare: oneOf('sampled', 'full').default('sampled'),
     masks: z.array(oneOf('http-date'), { error: 'a list of masks' }).default(['http-date']),
-    former: oneOf('keep', 'destroy', 'dump').optional(),
+    former: oneOf('keep', 'aside', 'dump', 'destroy').optional(),
     replayDeadlineMs: whole(100, 3_600_000).default(30_000),
+  }).prefault({}),
+  incidents: mapping({
+    keep: whole(1, 10_000).default(50),
+    sizeMiB: whole(16, 16_777_216).default(4096),
   }).prefault({}),
   log: mapping({
     sizeMiB: whole(1, 65_536).default(256),
@@ -231,10 +238,21 @@ export const serviceSchema = mapping({
         message: 'nothing without http',
       });
     }
-    if (config.storage.mode === 'handed-over' && config.recovery.former === 'keep') {
+    const { former } = config.recovery;
+    if (config.storage.mode === 'handed-over' && (former === 'keep' || former === 'aside')) {
       const message =
         'destroy or dump: with storage handed-over the failed machine must end before its disk moves';
       context.addIssue({ code: 'custom', path: ['recovery', 'former'], message });
+    }
+    if (config.storage.mode === 'shared' && former === 'aside') {
+      const message =
+        'keep, dump or destroy: a failed machine that runs on would write to the shared directory';
+      context.addIssue({ code: 'custom', path: ['recovery', 'former'], message });
+    }
+    const dumpMiB = dumpSizeMiB(config.guest.memoryMiB);
+    if (former === 'dump' && config.incidents.sizeMiB < dumpMiB) {
+      const message = `at least ${dumpMiB}, what a dump of guest.memoryMiB takes`;
+      context.addIssue({ code: 'custom', path: ['incidents', 'sizeMiB'], message });
     }
   })
   .transform(({ recovery, detect, ...config }) => {

@@ -11,7 +11,7 @@ export interface EventLogOptions {
 }
 
 /** Types that must survive a crash of the host too: they are what an operator reads afterwards. */
-const DURABLE = /^(recovery|connection|guest)\./;
+const DURABLE = /^(fault|recovery|connection|guest)\./;
 
 /** An event to be, without what the log adds. */
 export interface NewEvent {
@@ -75,7 +75,7 @@ export class EventLog {
     this.#listeners.push(listener);
   }
 
-  /** Stores one event and hands it to the followers. `recovery.*`, `connection.*` and `guest.*` are synced to disk. */
+  /** Stores one event and hands it to the followers. `fault.*`, `recovery.*`, `connection.*` and `guest.*` are synced to disk. */
   append(
     type: string,
     service: string | undefined,

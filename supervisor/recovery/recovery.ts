@@ -39,7 +39,7 @@ export async function takeOver(
   const verdicts = replay(p, replayer, backup, epoch);
   // It may fail while something else is awaited; whoever awaits it below learns of that.
   verdicts.catch(() => {});
-  void former?.halt();
+  if (p.config.recovery.former !== 'aside') void former?.halt();
   p.say('recovery.started', `${fault.cause} (${fault.detail}): ${backup.name} takes over`, {
     cause: fault.cause,
     detectedAt: fault.detectedAt,

@@ -1,8 +1,8 @@
 import { EventEmitter } from 'node:events';
 import type { RecoveryReport } from '../api/types.js';
-import { dumpMemory } from '../service/dump.js';
 import type { GuestVm } from '../service/guest.js';
 import { handOver, isHandedOver } from '../service/hand-over.js';
+import { dumpMemory, keepConsole } from '../service/keepsakes.js';
 import type { Fault, Protection } from '../service/protection.js';
 import { replayLate, SecondFault, takeOver } from './recovery.js';
 
@@ -163,10 +163,14 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
     p.former = old;
     p.path.detachGuest(old.slot);
     const { former } = p.config.recovery;
+    await keepConsole(p, old).catch(error => this.#tell(error));
     if (former === 'destroy') return p.removeGuest(old);
+    if (former === 'aside' && (await old.runs())) old.state = 'aside';
     // Of a QEMU that is gone there is nothing to dump.
     if (former === 'dump' && old.state !== 'off') void this.#dump(old);
-    p.say('guest.retired', `${old.name} is kept for diagnosis, its console is ${old.serialLog}`, {
+    const where =
+      old.state === 'aside' ? `runs on, at ${p.maker.managementAddress(old.slot)}` : 'is kept paused';
+    p.say('guest.retired', `${old.name} ${where}, for diagnosis; its console is ${old.serialLog}`, {
       guest: old.name,
       state: old.state,
     });

@@ -6,6 +6,7 @@ import { readInterrupted, verdictKey } from '../recovery/interrupted.js';
 import { connectionStatus } from './flows.js';
 import type { GuestVm } from './guest.js';
 import { isHandedOver } from './hand-over.js';
+import { keepConsole } from './keepsakes.js';
 import { type ServiceNames, SLOTS } from './names.js';
 import { orphaned } from './orphan.js';
 import type { Protection } from './protection.js';
@@ -62,6 +63,7 @@ export async function adoptGuests(p: Protection, saved: SavedService): Promise<v
     p,
     guests.map(({ guest }) => guest),
     formers,
+    wasPrimary,
   ).catch(error => {
     p.say('service.trouble', `leftovers of an earlier supervisor remain: ${(error as Error).message}`);
   });
@@ -137,8 +139,21 @@ function recallSpliced(p: Protection): void {
   }
 }
 
-async function tidy(p: Protection, guests: GuestVm[], formers: GuestVm[]): Promise<void> {
-  for (const former of formers) await retire(p, former);
+async function tidy(
+  p: Protection,
+  guests: GuestVm[],
+  formers: GuestVm[],
+  wasPrimary: GuestVm | undefined,
+): Promise<void> {
+  for (const former of formers) {
+    // The earlier supervisor came to that of all others.
+    if (former === wasPrimary) {
+      await keepConsole(p, former).catch(error => {
+        p.say('service.trouble', `the console of ${former.name} was not kept: ${(error as Error).message}`);
+      });
+    }
+    await retire(p, former);
+  }
   for (const slot of SLOTS) {
     if (!p.guestIn(slot)) p.path.detachGuest(slot);
   }
@@ -154,10 +169,9 @@ async function retire(p: Protection, former: GuestVm): Promise<void> {
     return;
   }
   p.path.detachGuest(former.slot);
-  if (former.failure === undefined) {
-    await former.halt();
-    former.state = 'crashed';
-  }
+  if (former.failure !== undefined) return;
+  if (p.config.recovery.former !== 'aside') await former.halt();
+  former.state = (await former.runs()) ? 'aside' : 'crashed';
 }
 
 function needsReplay(p: Protection, flow: { state: number; epoch: number; owner: number }): boolean {

@@ -12,7 +12,7 @@ import type { ServiceConfig } from '../config/config.js';
 import { GuestVm } from './guest.js';
 import type { Image } from './image.js';
 import { type ServiceNames, SHM, SLOTS } from './names.js';
-import type { ServiceNetwork, SlotNetwork } from './network.js';
+import { managementAddress, type ServiceNetwork, type SlotNetwork, slotHost } from './network.js';
 import type { ServiceFiles } from './state-file.js';
 
 /** Makes the guests of one service: overlay disk, control page, taps and definition; and takes them apart. */
@@ -25,6 +25,11 @@ export class GuestMaker {
     private readonly image: Image,
     private readonly network: ServiceNetwork,
   ) {}
+
+  /** Of the guest in `slot`, with prefix: there it is reached whether it is active or not. */
+  managementAddress(slot: number): string {
+    return managementAddress(this.config, slotHost(slot));
+  }
 
   /** Defines the `generation`th guest in `slot`; it is off. */
   async make(generation: number, slot: number): Promise<GuestVm> {

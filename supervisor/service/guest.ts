@@ -144,7 +144,7 @@ export class GuestVm {
     return this.#vcpuMs;
   }
 
-  async status(role: GuestStatus['role']): Promise<GuestStatus> {
+  async status(role: GuestStatus['role']): Promise<Omit<GuestStatus, 'managementAddress'>> {
     return {
       name: this.name,
       role,

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { now } from '../clock.js';
-import { dumpMemory } from './dump.js';
 import type { GuestVm } from './guest.js';
+import { dumpMemory } from './keepsakes.js';
 import type { Protection } from './protection.js';
 import { dataDisk } from './storage-check.js';
 

@@ -92,7 +92,7 @@ export class ServiceNetwork {
       mac: this.mac,
       managementTap,
       managementMac: macFor(this.config.name, this.config.address, 'management', slot),
-      managementAddress: managementAddress(this.config, 2 + slot),
+      managementAddress: managementAddress(this.config, slotHost(slot)),
     };
   }
 
@@ -147,8 +147,11 @@ function ifindexOf(all: Link[], name: string): number {
   return link.ifindex;
 }
 
+/** Number of a slot's guest in the management network. */
+export const slotHost = (slot: number): number => 2 + slot;
+
 /** The `host`th address of the management network: 1 is this host, 2 and up are the slots. */
-function managementAddress(config: ServiceConfig, host: number): string {
+export function managementAddress(config: ServiceConfig, host: number): string {
   const cidr = parseCidr(config.management.subnet);
   if (cidr === undefined) throw new RangeError(`management.subnet ${config.management.subnet}`);
   return `${formatIpv4(cidr.network + host)}/${cidr.prefix}`;

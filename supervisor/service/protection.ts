@@ -171,6 +171,7 @@ export class Protection {
     this.fault = { cause, detail, detectedAt, fencedAt: now(), faultAt: this.drillAt };
     this.drillAt = undefined;
     this.history.failed(cause, detail, detectedAt);
+    this.say('fault.detected', `${cause}: ${detail}`, { guest: primary.name, ...this.fault });
     if (!this.backup) this.waitForGuest(detail);
     this.wake();
   }

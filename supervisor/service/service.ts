@@ -169,7 +169,12 @@ export class Service {
         holder: p.holder?.name,
         volatileBytes: this.#volatile.written,
       },
-      guests: await Promise.all(this.#guests().map(({ guest, role }) => guest.status(role))),
+      guests: await Promise.all(
+        this.#guests().map(async ({ guest, role }) => ({
+          ...(await guest.status(role)),
+          managementAddress: p.maker.managementAddress(guest.slot),
+        })),
+      ),
       ...countFlows(p),
     };
   }

@@ -73,9 +73,9 @@ export class ServiceFiles {
   get directory(): string {
     return join(this.#services, this.service);
   }
-  /** Memory dumps, which outlive the service. */
-  get dumps(): string {
-    return join(this.#services, '..', 'dumps');
+  /** What is kept of faults, which outlives the service. */
+  get incidents(): string {
+    return incidentsOf(join(this.#services, '..'), this.service);
   }
   get #state(): string {
     return `${this.directory}.json`;
@@ -104,6 +104,9 @@ export class ServiceFiles {
     }
   }
 }
+
+export const incidentsOf = (stateDir: string, service: string): string =>
+  join(stateDir, 'incidents', service);
 
 /** Whether the host has been started anew since: no guest, no data path and no connection of then is left. */
 export const hostRestarted = ({ boot }: SavedService): boolean => boot !== undefined && boot !== hostBoot();

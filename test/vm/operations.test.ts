@@ -1,11 +1,11 @@
 /** An operator's mistakes and questions beside a service under load, which notices nothing of them. */
-import { writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { stringify } from 'yaml';
 import { z } from 'zod';
 import * as schemas from '../../supervisor/api/schemas.js';
-import type { ServiceStatus } from '../../supervisor/api/types.js';
+import type { IncidentDetail, ServiceStatus } from '../../supervisor/api/types.js';
 import type { Finding } from '../../supervisor/doctor/finding.js';
 import { waitFor } from '../lib/run.js';
 import { serviceConfig } from '../lib/scenario.js';
@@ -13,6 +13,7 @@ import { allAtWork, killDaemon, type Stage, undisturbed } from '../lib/stage.js'
 import { guestOf } from '../lib/supervisor.js';
 
 const TAG = 'ops';
+const OWN = { recovery: { former: 'dump' } };
 
 /** The command must fail with that code. */
 async function refused(stage: Stage, words: string[], code: string, message: RegExp) {
@@ -25,7 +26,7 @@ async function refused(stage: Stage, words: string[], code: string, message: Reg
 
 function configFile({ lab, image }: Stage, name: string, changes: object): string {
   const file = join(lab.dir, 'other.yaml');
-  writeFileSync(file, stringify(serviceConfig(name, image, { ...changes })));
+  writeFileSync(file, stringify(serviceConfig(name, image, { ...OWN, ...changes })));
   return file;
 }
 
@@ -43,8 +44,24 @@ async function metric({ supervisor }: Stage, name: string, labels: Record<string
 
 const boots = (status: ServiceStatus) => status.guests.map(({ name, bootId }) => `${name} ${bootId}`);
 
-test('mistakes beside a protected service, a drill without a backup, metrics, history over an adoption', async t => {
-  await undisturbed(t, { tag: TAG }, async stage => {
+/** Of TAG's only one. */
+async function theIncident({ supervisor }: Stage): Promise<IncidentDetail> {
+  const list = JSON.parse((await supervisor.command(['incidents'])).stdout) as { id: number }[];
+  if (list.length !== 1) throw new Error(`${list.length} incidents`);
+  const { stdout } = await supervisor.command(['incidents', TAG, `${list[0]!.id}`]);
+  return schemas.incidentDetail.parse(JSON.parse(stdout));
+}
+
+function head(file: string, bytes: number): string {
+  const buffer = Buffer.alloc(bytes);
+  const fd = openSync(file, 'r');
+  readSync(fd, buffer, 0, bytes, 0);
+  closeSync(fd);
+  return buffer.toString('latin1');
+}
+
+test('mistakes beside a protected service, a drill without a backup, metrics, incidents, history over an adoption', async t => {
+  await undisturbed(t, { tag: TAG, config: OWN }, async stage => {
     const { supervisor, traffic, lab } = stage;
     const before = await supervisor.status(TAG);
     t.notThrows(() => z.array(schemas.serviceStatus).parse([before]));
@@ -105,6 +122,30 @@ test('mistakes beside a protected service, a drill without a backup, metrics, hi
     t.true((await metric(stage, 'guest_heartbeat_age_seconds', {})) < 3);
     t.is(await metric(stage, 'connections', { state: 'held' }), 0);
     const protectedAgain = await supervisor.protectedAgain(TAG);
+    const dumped = await waitFor('the dump', 60_000, async () => {
+      const incident = await theIncident(stage);
+      return incident.dumpFile && incident.timeline.protectedAt ? incident : undefined;
+    });
+    t.like(dumped, { cause: 'guest-panic', outcome: 'recovered', kept: report.kept, lost: 0 });
+    const { faultAt, detectedAt, fencedAt, resumedAt, firstSpliceAt, lastSpliceAt } = report;
+    t.like(dumped.timeline, {
+      faultAt: faultAt!,
+      detectedAt,
+      fencedAt,
+      resumedAt,
+      firstSpliceAt: firstSpliceAt!,
+      lastSpliceAt: lastSpliceAt!,
+    });
+    t.is(dumped.guest, guestOf(before, 'primary').name);
+    t.is(dumped.successor, guestOf(before, 'backup').name);
+    t.true(
+      dumped.evidence.some(({ type, message }) => type === 'guest.panicked' && /kernel panic/.test(message)),
+    );
+    const byClient = (verdicts: IncidentDetail['verdicts']) =>
+      verdicts.map(({ client, code, spliceMs }) => `${client} ${code} ${spliceMs}`).sort();
+    t.deepEqual(byClient(dumped.verdicts), byClient(report.verdicts));
+    t.regex(readFileSync(dumped.consoleFile!, 'utf8'), /Kernel panic - not syncing/);
+    t.is(head(dumped.dumpFile!, 4), '\x7fELF');
 
     await killDaemon(supervisor);
     await supervisor.command(['up']);
@@ -112,6 +153,7 @@ test('mistakes beside a protected service, a drill without a backup, metrics, hi
     const past = { recoveries: 1, recoveriesByCause: { 'guest-panic': 1 }, startedAt: before.startedAt! };
     t.like(adopted, { ...past, lastRecoveryAt: protectedAgain.lastRecoveryAt! });
     t.is(adopted.lastFault?.cause, 'guest-panic');
+    t.deepEqual(await theIncident(stage), dumped, 'incidents outlive the supervisor');
     t.is(await metric(stage, 'recoveries_total', { cause: 'guest-panic' }), 1);
     t.deepEqual([guestOf(adopted, 'primary').bootId], [guestOf(before, 'backup').bootId]);
   });

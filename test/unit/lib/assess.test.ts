@@ -26,6 +26,7 @@ function evidence(extra: Segment[] = []): Evidence {
       vcpuMs: 700,
       vcpuMsAtSuspend: 700,
       serialLog: SERIAL,
+      managementAddress: '192.168.77.2/24',
       pid: 1,
     };
   };

@@ -21,6 +21,7 @@ test('the minimal configuration gets every default', t => {
     hypervisor: {},
     detect: { heartbeatMs: 50, misses: 3 },
     recovery: { compare: 'sampled', masks: ['http-date'], former: 'keep', replayDeadlineMs: 30_000 },
+    incidents: { keep: 50, sizeMiB: 4096 },
     log: { sizeMiB: 256, onFull: 'backpressure' },
     connections: { max: 65_536, onFull: 'wait' },
     storage: { mode: 'none' },
@@ -191,6 +192,24 @@ const mistakes: [name: string, from: string, to: string, complaint: RegExp][] = 
     /recovery.former is "keep", expected destroy or dump/,
   ],
   [
+    'former aside with its disk',
+    'ports',
+    'storage: { mode: handed-over, disk: /d.raw, mount: /srv }\nrecovery: { former: aside }\nports',
+    /recovery.former is "aside", expected destroy or dump/,
+  ],
+  [
+    'former aside with a shared directory',
+    'ports',
+    'storage: { mode: shared, directory: /d, mount: /srv }\nrecovery: { former: aside }\nports',
+    /recovery.former is "aside", expected keep, dump or destroy/,
+  ],
+  [
+    'no room for a dump',
+    'ports',
+    'recovery: { former: dump }\nincidents: { sizeMiB: 400 }\nports',
+    /incidents.sizeMiB is 400, expected at least 448/,
+  ],
+  [
     'policy of a full log',
     'ports',
     'log: { onFull: spill }\nports',
@@ -225,7 +244,7 @@ const mistakes: [name: string, from: string, to: string, complaint: RegExp][] = 
     'wrong word',
     'ports',
     'recovery: { former: burn }\nports',
-    /former is "burn", expected one of keep, destroy, dump$/,
+    /former is "burn", expected one of keep, aside, dump, destroy$/,
   ],
 ];
 

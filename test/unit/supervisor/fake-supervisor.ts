@@ -3,6 +3,8 @@ import { HoldfastError } from '../../../hypervisor-shim/errors.js';
 import type {
   ConnectionStatus,
   DrillFault,
+  Incident,
+  IncidentDetail,
   RecoveryReport,
   ServiceStatus,
 } from '../../../supervisor/api/types.js';
@@ -62,6 +64,17 @@ export class FakeSupervisor implements RunningSupervisor {
     }
     this.log.append('recovery.done', name, 'recovered', { fault });
     return sampleReport(name, this.lost);
+  }
+
+  async incidents(service?: string): Promise<Incident[]> {
+    if (service !== undefined && !this.services.has(service)) return [];
+    const { verdicts: _, ...incident } = sampleIncident(service ?? 'web');
+    return [incident];
+  }
+
+  async incident(service: string, id: number): Promise<IncidentDetail> {
+    if (id === 17) return sampleIncident(service);
+    throw new HoldfastError('HF_INCIDENT_UNKNOWN', `${service} has no incident ${id}`, 'Give one there is.');
   }
 
   samples(): ServiceSample[] {
@@ -125,6 +138,7 @@ export function sampleService(name: string, address: string, ports: number[]): S
         vcpuMs: 1234.6,
         vcpuMsAtSuspend: undefined,
         serialLog,
+        managementAddress: '192.168.77.2/24',
         pid: 4711,
       },
     ],
@@ -135,6 +149,31 @@ export function sampleService(name: string, address: string, ports: number[]): S
         full: false,
       },
     },
+  };
+}
+
+export function sampleIncident(service: string): IncidentDetail {
+  const { verdicts, kept, lost } = sampleReport(service, 1);
+  return {
+    id: 17,
+    service,
+    cause: 'guest-panic',
+    detail: `${service}-a: kernel panic (pvpanic)`,
+    guest: `${service}-a`,
+    successor: `${service}-b`,
+    epoch: 2,
+    outcome: 'recovered',
+    timeline: {
+      ...{ faultAt: 1000, detectedAt: 1012.3, fencedAt: 1013.1, takeoverAt: 1014, resumedAt: 1015 },
+      ...{ firstSpliceAt: 1022.1, lastSpliceAt: 1105, recoveredAt: 1106, protectedAt: 31_000 },
+    },
+    evidence: [
+      { at: 1012.5, type: 'guest.panicked', message: `${service}-a: \u001b[2Jkernel panic (pvpanic)` },
+    ],
+    kept,
+    lost,
+    consoleFile: `/var/lib/holdfast/incidents/${service}/${service}-a-1.console`,
+    verdicts,
   };
 }
 
