@@ -34,6 +34,7 @@ export class ControlPage {
       heartbeat: guest.heartbeat.offset,
       epochEcho: guest.epochEcho.offset,
       commandEcho: guest.commandEcho.offset,
+      clockEcho: guest.clockEcho.offset,
       activationSeq: host.activationSeq.offset,
       epoch: host.epoch.offset,
       wallClockNs: host.wallClockNs.offset,
@@ -42,6 +43,7 @@ export class ControlPage {
       ...wire.command,
       haltModule: HALT_MODULE,
       beatMs: wire.BEAT_MS,
+      backupBeatMs: wire.BACKUP_BEAT_MS,
       clockToleranceMs: 100,
     });
     return page;

@@ -21,9 +21,9 @@ namespace {
 
 struct Heartbeat {
   volatile uint8_t *page;
-  uint32_t heartbeat, epoch_echo, command_echo;
+  uint32_t heartbeat, epoch_echo, command_echo, clock_echo;
   uint32_t activation_seq, epoch, wall_clock_ns, command, command_id;
-  uint32_t panic, halt, spin, reboot, poweroff, beat_ms, clock_tolerance_ms;
+  uint32_t panic, halt, spin, reboot, poweroff, beat_ms, backup_beat_ms, clock_tolerance_ms;
   int sysrq, halt_module;
 
   volatile uint32_t &u32(uint32_t offset) const { return *reinterpret_cast<volatile uint32_t *>(page + offset); }
@@ -42,14 +42,17 @@ void follow_epoch(const Heartbeat &h) {
   const uint32_t epoch = h.u32(h.epoch);
   const int64_t wall = static_cast<int64_t>(h.u64(h.wall_clock_ns));
   std::atomic_thread_fence(std::memory_order_acquire);
-  // A torn read is tried again at the next beat, 10 ms later.
-  if ((seq & 1) || h.u32(h.activation_seq) != seq || epoch == h.u32(h.epoch_echo)) return;
+  // A torn read is tried again at the next beat.
+  if ((seq & 1) || h.u32(h.activation_seq) != seq || seq == h.u32(h.clock_echo)) return;
   const int64_t off = now_ns(CLOCK_REALTIME) - wall;
   const int64_t tolerance = h.clock_tolerance_ms * 1000000LL;
   if (wall > 0 && (off > tolerance || off < -tolerance)) {
     const timespec t = {wall / 1000000000LL, wall % 1000000000LL};
     clock_settime(CLOCK_REALTIME, &t);
   }
+  h.u32(h.clock_echo) = seq;
+  // The host replays connections once it reads this: the clock is right by then.
+  std::atomic_thread_fence(std::memory_order_release);
   h.u32(h.epoch_echo) = epoch;
 }
 
@@ -139,7 +142,7 @@ void *beat(void *arg) {
     h.u64(h.heartbeat) = h.u64(h.heartbeat) + 1;
     follow_epoch(h);
     obey(h);
-    next.tv_nsec += h.beat_ms * 1000000L;
+    next.tv_nsec += (h.u32(h.epoch_echo) == 0 ? h.backup_beat_ms : h.beat_ms) * 1000000L;
     if (next.tv_nsec >= 1000000000L) next.tv_sec += 1, next.tv_nsec -= 1000000000L;
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, nullptr);
     // After a long pause do not make up for the beats that were missed.
@@ -173,10 +176,10 @@ Napi::Value start_heartbeat(const Napi::CallbackInfo &info) {
   const auto get = [&](const char *name) { return layout.Get(name).As<Napi::Number>().Uint32Value(); };
   // Lives as long as the process, as the thread does.
   auto *h = new Heartbeat{static_cast<uint8_t *>(info[0].As<Napi::ArrayBuffer>().Data()),
-                          get("heartbeat"), get("epochEcho"), get("commandEcho"),
+                          get("heartbeat"), get("epochEcho"), get("commandEcho"), get("clockEcho"),
                           get("activationSeq"), get("epoch"), get("wallClockNs"), get("command"), get("commandId"),
                           get("panic"), get("halt"), get("spin"), get("reboot"), get("poweroff"),
-                          get("beatMs"), get("clockToleranceMs"),
+                          get("beatMs"), get("backupBeatMs"), get("clockToleranceMs"),
                           open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC),
                           open(layout.Get("haltModule").As<Napi::String>().Utf8Value().c_str(), O_RDONLY | O_CLOEXEC)};
   mlock(h, sizeof *h);

@@ -5,6 +5,7 @@ export interface HeartbeatLayout {
   heartbeat: number;
   epochEcho: number;
   commandEcho: number;
+  clockEcho: number;
   activationSeq: number;
   epoch: number;
   wallClockNs: number;
@@ -19,6 +20,8 @@ export interface HeartbeatLayout {
   /** Kernel module that halts every vCPU as it is loaded. */
   haltModule: string;
   beatMs: number;
+  /** In a guest that never was active. */
+  backupBeatMs: number;
   /** The clock is set only if it is off by more than this, ms. */
   clockToleranceMs: number;
 }

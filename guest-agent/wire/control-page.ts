@@ -25,11 +25,11 @@ const u64 = (offset: number): Field => ({ offset, bytes: 8 });
 export const host = {
   magic: u32(0x000),
   version: u32(0x004),
-  /** Seqlock over `epoch` and `wallClockNs`. */
+  /** Seqlock over `epoch` and `wallClockNs`; a change tells the agent that its clock may be late. */
   activationSeq: u32(0x040),
-  /** The guest's epoch; a change tells the agent that it is active and that its clock may be late. */
+  /** The guest's epoch, 0 for one that never was active. */
   epoch: u32(0x044),
-  /** ns since 1970 when `epoch` was written. */
+  /** ns since 1970 when this was written. */
   wallClockNs: u64(0x048),
   /** One of `command`; written before `commandId`. */
   command: u32(0x080),
@@ -45,6 +45,8 @@ export const guest = {
   heartbeat: u64(0x1000),
   epochEcho: u32(0x1008),
   commandEcho: u32(0x100c),
+  /** `activationSeq` for which it has set its clock. */
+  clockEcho: u32(0x1010),
   /** Event loop of the agent; `magic` is written last, when everything else is valid. */
   magic: u32(0x1040),
   version: u32(0x1044),
@@ -88,6 +90,8 @@ export const EXIT_UNKNOWN = 0xffffffff;
 
 /** How often the real-time thread looks at the host's half and beats, ms. */
 export const BEAT_MS = 10;
+/** The same in a guest that never was active: it must know soon after it is resumed, and costs nothing until then, ms. */
+export const BACKUP_BEAT_MS = 2;
 /** How often the agent's event loop beats, ms. */
 export const USER_BEAT_MS = 50;
 /** How long a guest that shuts down waits for `host.stopAck`, ms. */

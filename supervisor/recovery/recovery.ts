@@ -118,9 +118,16 @@ async function replay(
   });
   try {
     // What was repeated into an empty directory would be lost.
-    await handOver(p, guest).catch(error => {
-      throw p.fault ? new SecondFault(error.message, { cause: error }) : error;
-    });
+    const [told] = await Promise.all([
+      guest.isTold(epoch),
+      handOver(p, guest).catch(error => {
+        throw p.fault ? new SecondFault(error.message, { cause: error }) : error;
+      }),
+    ]);
+    if (!told && !p.fault)
+      p.say('guest.untold', `the agent of ${guest.name} does not answer: its clock may be late`, {
+        guest: guest.name,
+      });
     const { fenced } = await replayer.recover({
       slot: guest.slot,
       epoch,

@@ -13,6 +13,8 @@ const BOOT_POLL_MS = 20;
 /** What QEMU may take to stop its vCPUs, ms: a thousand times what it does take. */
 const HALT_MS = 2000;
 const TAIL_LINES = 15;
+/** How long connections wait for the agent to set the clock, ms: a hundred times what it takes. */
+const CLOCK_MS = 500;
 
 /** One virtual machine in a slot of the data path, from its definition to its removal. */
 export class GuestVm {
@@ -81,6 +83,17 @@ export class GuestVm {
     this.channel.activate(epoch, BigInt(Date.now()) * 1_000_000n);
     if (suspended) await this.machine.resume();
     return now();
+  }
+
+  /**
+   * Resolves when the agent has set its clock and knows that it is active in `epoch`; or after `CLOCK_MS`, with false: an agent
+   * that does not run is no reason to let clients wait for ever.
+   */
+  async isTold(epoch: number): Promise<boolean> {
+    for (const deadline = now() + CLOCK_MS; this.report().epoch !== epoch; await sleep(1)) {
+      if (this.failure !== undefined || now() > deadline) return false;
+    }
+    return true;
   }
 
   /**
