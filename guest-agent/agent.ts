@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { listeningPorts } from './listeners.js';
 import { ControlPage, type Report } from './page.js';
+import { serveRequests } from './requests.js';
 import { type ServiceSpec, startService } from './services.js';
 import { mountStorage, settleDisk } from './storage.js';
 import { STOP_ACK_MS, USER_BEAT_MS } from './wire/control-page.js';
@@ -25,7 +26,10 @@ function openPage(): ControlPage | undefined {
 
 async function main(configFile: string): Promise<void> {
   const page = openPage();
-  if (page !== undefined) setInterval(() => page.beat(), USER_BEAT_MS);
+  if (page !== undefined) {
+    setInterval(() => page.beat(), USER_BEAT_MS);
+    serveRequests(page.buffer);
+  }
 
   const services = JSON.parse(readFileSync(configFile, 'utf8')) as ServiceSpec[];
   const report: Report = { application: 'starting', pid: 0, exitStatus: 0 };

@@ -98,6 +98,7 @@ export async function furnishRoot(
   writeFileSync(to('/opt/holdfast/package.json'), '{ "type": "module" }\n');
   await compileAddon(inputs, to('/opt/holdfast/guest-agent/native/agent.node'));
   copyFileSync(join(inputs.boot, 'holdfast-init'), to('/sbin/holdfast-init'));
+  copyFileSync(join(inputs.boot, 'holdfast-guest'), to('/usr/local/bin/holdfast-guest'));
   copyFileSync(kernel.halt, to('/opt/holdfast/holdfast-halt.ko'));
   cpSync(kernel.modules, join(root, 'usr/lib/modules'), { recursive: true });
   writeFileSync(to('/etc/holdfast/services.json'), `${JSON.stringify(appliance.services, null, 2)}\n`);

@@ -1,7 +1,11 @@
+import type { BackupOperation } from '../guest-agent/wire/control-page.js';
 import { adoptService } from './adoption.js';
 import type {
+  BackupCommand,
+  BackupStatus,
   ConnectionStatus,
   DrillFault,
+  Grant,
   Incident,
   IncidentDetail,
   RecoveryReport,
@@ -147,6 +151,21 @@ export class Supervisor implements RunningSupervisor {
     }
   }
 
+  async backup(name: string, command: BackupCommand): Promise<BackupStatus> {
+    return this.#service(name).backup(command);
+  }
+
+  async grants(name?: string): Promise<Grant[]> {
+    if (name !== undefined) return [this.#service(name).grants];
+    return [...this.#entries.values()].flatMap(({ service, removal }) =>
+      service && !removal ? service.grants : [],
+    );
+  }
+
+  async grant(name: string, operations: readonly BackupOperation[], granted: boolean): Promise<Grant> {
+    return this.#service(name).grant(operations, granted);
+  }
+
   /** After a restart of the host: the service is protected as it was configured. If that fails, the next `up` tries again. */
   #startAnew(saved: SavedService): void {
     const { name, source } = saved;
@@ -160,7 +179,7 @@ export class Supervisor implements RunningSupervisor {
       .then(() => {
         // The image may take minutes: until there is more to say, an end of this daemon must not forget the service.
         files.save(saved);
-        return this.#start(entry, { config: saved.config, source });
+        return this.#start(entry, { config: saved.config, source }, saved.grants);
       })
       .catch(error => {
         if (!entry.cancelled) {
@@ -184,7 +203,11 @@ export class Supervisor implements RunningSupervisor {
     return found.service.status();
   }
 
-  async #start(entry: Entry, text: { config: string; source: string }): Promise<void> {
+  async #start(
+    entry: Entry,
+    text: { config: string; source: string },
+    grants?: readonly BackupOperation[],
+  ): Promise<void> {
     const { config } = entry;
     const { stateDir, eventLog } = this.options;
     const names = new ServiceNames(config.name);
@@ -200,7 +223,8 @@ export class Supervisor implements RunningSupervisor {
     const hypervisor = await this.#hypervisors.acquire(uri, image.kernel).catch(forget);
     try {
       const given = { ...text, image: image.directory };
-      entry.service = await Service.create({ config, given, names, files, image, hypervisor, log: eventLog });
+      const options = { config, given, names, files, image, hypervisor, log: eventLog, grants };
+      entry.service = await Service.create(options);
       if (entry.cancelled) throw cancelled(config.name);
       await entry.service.start();
     } catch (error) {

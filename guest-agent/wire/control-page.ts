@@ -37,6 +37,13 @@ export const host = {
   commandId: u32(0x084),
   /** 1: the host has read `stopping` and cut the guest off. */
   stopAck: u32(0x088),
+  /** How many of the guest's requests have their answer. */
+  answered: u32(0x0c0),
+  /** A change makes the guest give its management NIC this address, in place of the one that it got so before. */
+  addressId: u32(0x0c4),
+  /** IPv4, first byte highest; and its prefix. Written before `addressId`. */
+  address: u32(0x0c8),
+  prefix: u32(0x0cc),
 } as const;
 
 /** Written by the guest, read by the host: hostile until validated. */
@@ -58,7 +65,28 @@ export const guest = {
   /** Wait status (see wait(2)) of the service that ended; `EXIT_UNKNOWN` if nobody could collect it. */
   exitStatus: u32(0x108c),
   bootId: { offset: 0x1090, bytes: 16 } satisfies Field as Field,
+  /** How many requests were made. */
+  requested: u32(0x10c0),
+  /** The last address it was told; `addressFailed` is written before. */
+  addressEcho: u32(0x10c4),
+  addressFailed: u32(0x10c8),
 } as const;
+
+/**
+ * Requests of the guest (`requests`, in its half) and the host's answers (`answers`, in the host's): two rings, in which the nth stands
+ * at place (n - 1) modulo `entries`: its length in bytes, a u32, then so much printable ASCII. It is written before it is counted.
+ */
+export const ring = {
+  requests: 0x1400,
+  answers: 0x400,
+  entries: 4,
+  entryBytes: 256,
+  textBytes: 252,
+} as const;
+
+/** What a guest may ask for, if it was granted: `backup WORD`, after `address` a blank and an IPv4 address with its prefix. */
+export const BACKUP_OPERATIONS = ['boot', 'suspend', 'wake', 'address', 'migrate', 'status'] as const;
+export type BackupOperation = (typeof BACKUP_OPERATIONS)[number];
 
 export const rings = { offset: 0x2000, bytes: PAGE_BYTES - 0x2000 } as const;
 

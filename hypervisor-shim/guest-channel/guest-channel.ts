@@ -21,10 +21,28 @@ export interface GuestReport {
   epoch: number;
 }
 
+/** One request of a guest's. Its bytes are a copy, and may be anything. */
+export interface GuestRequest {
+  /** Counted from 1; wraps. */
+  id: number;
+  bytes: Uint8Array;
+  /** Requests before it that the guest wrote over before they were read. */
+  skipped: number;
+}
+
+export interface GuestRequests {
+  /** The oldest without an answer, the same until it has one. */
+  next(): GuestRequest | undefined;
+  /** Answers the request that `next` gave; other than printable ASCII becomes `?`, and what is too long is cut off. */
+  answer(text: string): void;
+}
+
 export interface GuestChannel {
   read(): GuestReport;
   /** Tells the guest it is (again) the active one: its epoch, and the wall clock, ns since 1970. */
   activate(epoch: number, wallClockNs: bigint): void;
+  /** What the guest asks for. */
+  readonly requests: GuestRequests;
   /** Lets a guest that reports `stopping` go on: nothing that it sends gets out any more. */
   acknowledgeStop(): void;
   close(): void;

@@ -1,5 +1,6 @@
 import * as wire from '../../guest-agent/wire/control-page.js';
 import type { GuestChannel, GuestReport } from './guest-channel.js';
+import { RequestRing } from './request-ring.js';
 
 /** How often a read that met a writer is tried again before the last consistent report is given instead. */
 const ATTEMPTS = 16;
@@ -17,11 +18,13 @@ export class IvshmemChannel implements GuestChannel {
   readonly #u32: Uint32Array;
   readonly #u64: BigUint64Array;
   #last: Body = NOTHING;
+  readonly requests: RequestRing;
 
   constructor(page: ArrayBuffer) {
     if (page.byteLength < wire.rings.offset) throw new RangeError(`control page of ${page.byteLength} bytes`);
     this.#u32 = new Uint32Array(page);
     this.#u64 = new BigUint64Array(page);
+    this.requests = new RequestRing(page);
     const { magic, version } = wire.host;
     if (this.#load(magic) !== wire.HOST_MAGIC || this.#load(version) !== wire.PAGE_VERSION) this.reset();
   }
@@ -58,6 +61,25 @@ export class IvshmemChannel implements GuestChannel {
     this.#store(wire.host.epoch, epoch);
     Atomics.store(this.#u64, wire.host.wallClockNs.offset / 8, wallClockNs);
     this.#store(seq, odd + 1);
+  }
+
+  /** Right before a guest is resumed that is not to be active: as `activate`, in the epoch that it had. */
+  setClock(wallClockNs: bigint): void {
+    this.activate(this.#load(wire.host.epoch), wallClockNs);
+  }
+
+  /** Tells the guest which further address its management NIC is to have; `addressTaken` says when it has. */
+  setAddress(address: number, prefix: number): void {
+    this.#store(wire.host.address, address);
+    this.#store(wire.host.prefix, prefix);
+    Atomics.add(this.#u32, wire.host.addressId.offset / 4, 1);
+  }
+
+  /** Whether the guest has done what `setAddress` last said; undefined until it has tried. */
+  get addressTaken(): boolean | undefined {
+    const { addressEcho, addressFailed } = wire.guest;
+    if (this.#load(addressEcho) !== this.#load(wire.host.addressId)) return undefined;
+    return this.#load(addressFailed) === 0;
   }
 
   acknowledgeStop(): void {

@@ -7,10 +7,14 @@ import { fromErrorBody } from './http-errors.js';
 import { type Answer, OPERATIONS, type OperationName } from './operations.js';
 import { checkSocket } from './paths.js';
 import type {
+  BackupCommand,
+  BackupOperation,
+  BackupStatus,
   ConnectionStatus,
   ControlOperations,
   DaemonStatus,
   DrillFault,
+  Grant,
   HoldfastEvent,
   Incident,
   IncidentDetail,
@@ -47,6 +51,18 @@ export class ControlClient implements ControlOperations {
 
   drill(service: string, fault: DrillFault): Promise<RecoveryReport> {
     return this.#call('drill', { params: { name: service }, body: { fault } });
+  }
+
+  backup(service: string, command: BackupCommand): Promise<BackupStatus> {
+    return this.#call('backup', { params: { name: service }, body: command });
+  }
+
+  grants(service?: string): Promise<Grant[]> {
+    return this.#call('grants', { query: service === undefined ? {} : { service } });
+  }
+
+  grant(service: string, operations: readonly BackupOperation[], granted: boolean): Promise<Grant> {
+    return this.#call('grant', { params: { name: service }, body: { operations: [...operations], granted } });
   }
 
   incidents(service?: string): Promise<Incident[]> {

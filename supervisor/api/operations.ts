@@ -76,6 +76,30 @@ export const OPERATIONS = {
     response: schemas.recoveryReport,
     errors: [400, 404, 409],
   }),
+  backup: operation('POST', '/services/{name}/backup', 'Commands the backup; answers when that is done', {
+    params: z.object({ name: serviceName }),
+    body: z.strictObject({
+      operation: schemas.backupOperation,
+      address: z.string().optional().describe('with `address`: IPv4 with prefix, of the management network'),
+      fresh: z.boolean().optional().describe('with `boot`: in place of the one that there is'),
+    }),
+    response: schemas.backupStatus,
+    errors: [400, 404, 409, 501],
+  }),
+  grants: operation('GET', '/grants', 'What active guests may ask for', {
+    query: z.strictObject({ service: serviceName.optional() }),
+    response: z.array(schemas.grant),
+    errors: [400, 404, 409],
+  }),
+  grant: operation('POST', '/services/{name}/grants', 'Gives or takes back grants of the active guest', {
+    params: z.object({ name: serviceName }),
+    body: z.strictObject({
+      operations: z.array(schemas.backupOperation).min(1),
+      granted: z.boolean().describe('false takes them back'),
+    }),
+    response: schemas.grant,
+    errors: [400, 404, 409],
+  }),
   incidents: operation('GET', '/incidents', 'Faults, with their cause, timeline and outcome', {
     query: z.strictObject({ service: serviceName.optional() }),
     response: z.array(schemas.incident),

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { BACKUP_OPERATIONS } from '../../guest-agent/wire/control-page.js';
 import { VERDICT_CODES } from '../../hypervisor-shim/replay/protocol.js';
 
 /**
@@ -43,21 +44,48 @@ export const servicePhase = z.enum([
   'failed',
 ]);
 
+const guestState = z
+  .enum(['booting', 'ready', 'active', 'suspended', 'crashed', 'aside', 'off'])
+  .describe('`aside`: failed, cut off from the service network, and runs on for diagnosis');
+
 const guestStatus = z
   .object({
     name: z.string().describe('libvirt domain name'),
     role: z.enum(['primary', 'backup', 'former']).describe('what it is, or, while it boots, is to become'),
-    state: z
-      .enum(['booting', 'ready', 'active', 'suspended', 'crashed', 'aside', 'off'])
-      .describe('`aside`: failed, cut off from the service network, and runs on for diagnosis'),
+    state: guestState,
     bootId: z.string().optional(),
     vcpuMs: z.number().describe('vCPU time used so far'),
     vcpuMsAtSuspend: z.number().optional().describe('of a backup: what it had used when it was suspended'),
     serialLog: z.string(),
     managementAddress: z.string().describe('with prefix; there it is reached from this host, active or not'),
     pid: z.int().optional(),
+    residentBytes: count.optional().describe("of the host's memory, by the process that runs it"),
   })
   .meta({ id: 'GuestStatus' });
+
+export const backupOperation = z.enum(BACKUP_OPERATIONS);
+
+export const backupStatus = z
+  .object({
+    service: z.string(),
+    phase: servicePhase,
+    reason: z.string().optional(),
+    guest: z.string().optional().describe('libvirt domain name; absent while there is none'),
+    state: guestState.optional(),
+    awake: z.boolean().describe('it runs for maintenance until it is suspended, or takes over'),
+    vcpuMs: z.number().optional(),
+    residentBytes: count.optional(),
+    managementAddress: z.string().optional(),
+    furtherAddress: z.string().optional().describe('the one that `address` has given it'),
+  })
+  .meta({ id: 'BackupStatus' });
+
+export const grant = z
+  .object({
+    service: z.string(),
+    operations: z.array(backupOperation).describe('what its active guest may ask for'),
+  })
+  .meta({ id: 'Grant' });
 
 const fault = z
   .object({ cause: recoveryCause, detail: z.string(), at: moment.describe('when it was detected') })

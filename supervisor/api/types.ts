@@ -6,6 +6,10 @@ import type * as schemas from './schemas.js';
 export type ServicePhase = z.infer<typeof schemas.servicePhase>;
 export type ServiceStatus = z.infer<typeof schemas.serviceStatus>;
 export type GuestStatus = ServiceStatus['guests'][number];
+export type BackupStatus = z.infer<typeof schemas.backupStatus>;
+export type BackupOperation = z.infer<typeof schemas.backupOperation>;
+/** What the active guest of a service may ask for. */
+export type Grant = z.infer<typeof schemas.grant>;
 export type ConnectionStatus = z.infer<typeof schemas.connectionStatus>;
 export type RecoveryReport = z.infer<typeof schemas.recoveryReport>;
 export type RecoveryCause = RecoveryReport['cause'];
@@ -21,6 +25,14 @@ export type DaemonStatus = z.infer<typeof schemas.daemonStatus>;
 /** An error as it travels: in the body of a failed request, or as the last line of an event stream. */
 export type ErrorBody = z.infer<typeof schemas.apiError> & { code: `HF_${string}` };
 
+export interface BackupCommand {
+  operation: BackupOperation;
+  /** With `address`: IPv4 with prefix. */
+  address?: string | undefined;
+  /** With `boot`: in place of the one that there is. */
+  fresh?: boolean | undefined;
+}
+
 /** Operations behind the control socket; each rejects with `HoldfastError`. */
 export interface SupervisorOperations {
   /** Starts to protect the service of this configuration text (YAML); resolves when it is `protected`. */
@@ -29,6 +41,12 @@ export interface SupervisorOperations {
   connections(service?: string): Promise<ConnectionStatus[]>;
   /** Injects a fault into the primary and waits for the recovery's end. */
   drill(service: string, fault: DrillFault): Promise<RecoveryReport>;
+  /** One of the operations on a backup; resolves with how it is then. */
+  backup(service: string, command: BackupCommand): Promise<BackupStatus>;
+  /** Of one service, or of all that run. */
+  grants(service?: string): Promise<Grant[]>;
+  /** Gives, or takes back, grants of a service's active guest; resolves with those that it has then. */
+  grant(service: string, operations: readonly BackupOperation[], granted: boolean): Promise<Grant>;
   /** Faults of one service, or of all, oldest first; also of services that are down. */
   incidents(service?: string): Promise<Incident[]>;
   incident(service: string, id: number): Promise<IncidentDetail>;

@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { DRILL_FAULTS } from '../api/schemas.js';
 import type { DrillFault } from '../api/types.js';
+import { addBackupCommands } from './backup-commands.js';
 import * as commands from './commands.js';
 import { doctor } from './doctor.js';
 import { EXIT, Output } from './output.js';
@@ -67,9 +68,7 @@ function tolerateClosedPipes(serving: boolean): void {
   }
 }
 
-type Run = (command: Command, action: (context: commands.CommandContext) => Promise<number>) => Promise<void>;
-
-function buildProgram(run: Run, output: Output): Command {
+function buildProgram(run: commands.Run, output: Output): Command {
   const stateDir = () => new Option('--state-dir <dir>', 'state of the daemon (default: /var/lib/holdfast)');
   const metricsListen = () =>
     new Option('--metrics-listen <address:port>', 'also serve GET /metrics over TCP (default: not)').env(
@@ -145,6 +144,8 @@ function buildProgram(run: Run, output: Output): Command {
     .action((options: { follow?: boolean; since: number }, command: Command) =>
       run(command, context => commands.events(context, options.since, options.follow ?? false)),
     );
+
+  addBackupCommands(program, run);
 
   program
     .command('incidents')

@@ -1,3 +1,4 @@
+import type { Command } from 'commander';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { ControlClient } from '../api/client.js';
 import { openApiDocument } from '../api/openapi.js';
@@ -23,6 +24,9 @@ export interface CommandContext {
   stateDir?: string;
   metricsListen?: string;
 }
+
+/** Runs a command's function with the context that its options make. */
+export type Run = (command: Command, action: (context: CommandContext) => Promise<number>) => Promise<void>;
 
 /** `holdfast up`. */
 export async function up(context: CommandContext, files: string[], foreground: boolean): Promise<number> {
@@ -170,7 +174,7 @@ function checkOptions(running: DaemonStatus, { metricsListen, stateDir }: Comman
     throw differ(`--state-dir is ${stateDirectory(stateDir)}`, running.stateDir);
 }
 
-function clientOf(context: CommandContext): ControlClient {
+export function clientOf(context: CommandContext): ControlClient {
   return new ControlClient(controlSocket(context.socket));
 }
 

@@ -39,6 +39,11 @@ export function formatStatus(services: readonly ServiceStatus[]): string {
       { title: 'ROLE', cell: g => g.role },
       { title: 'STATE', cell: g => g.state },
       { title: 'PID', right: true, cell: g => g.pid },
+      {
+        title: 'MEMORY MIB',
+        right: true,
+        cell: g => g.residentBytes && Math.ceil(g.residentBytes / (1 << 20)),
+      },
       { title: 'VCPU MS', right: true, cell: g => Math.round(g.vcpuMs) },
       {
         title: 'AT SUSPEND',

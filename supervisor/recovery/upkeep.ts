@@ -57,7 +57,7 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
     if (!replayer) return () => this.#prepareReplayer();
     if (p.lateFlows || p.interrupted) return () => this.#replayLate(primary);
     if (!backup) return () => this.#bootBackup();
-    if (backup.state === 'ready') return () => this.#suspendBackup(backup);
+    if (backup.state === 'ready' && !backup.isAwake) return () => this.#suspendBackup(backup);
     if (p.phase !== 'protected') {
       p.become('protected');
       this.emit('protected');

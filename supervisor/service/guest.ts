@@ -16,6 +16,8 @@ const TAIL_LINES = 15;
 /** How long connections wait for the agent to set the clock, ms: a hundred times what it takes. */
 const CLOCK_MS = 500;
 
+const wallClock = (): bigint => BigInt(Date.now()) * 1_000_000n;
+
 /** One virtual machine in a slot of the data path, from its definition to its removal. */
 export class GuestVm {
   state: GuestStatus['state'] = 'booting';
@@ -24,6 +26,10 @@ export class GuestVm {
   failure: string | undefined;
   #vcpuMs = 0;
   #vcpuMsAtSuspend: number | undefined;
+  /** A backup that is awake for maintenance; the upkeep suspends it when this is over. */
+  isAwake = false;
+  /** Of the management NIC, beside the one of its slot. */
+  furtherAddress: string | undefined;
   /** A dump in progress, which removal waits for. */
   busy: Promise<void> = Promise.resolve();
 
@@ -76,12 +82,22 @@ export class GuestVm {
     this.state = 'suspended';
   }
 
+  /** Lets a suspended backup run for maintenance. A takeover may come at any moment. */
+  async rouse(): Promise<void> {
+    this.isAwake = true;
+    this.state = 'ready';
+    this.channel.setClock(wallClock());
+    await this.machine.resume();
+  }
+
   /** Makes it the active one; resolves with the moment its vCPUs ran again. */
   async wake(epoch: number): Promise<number> {
-    const suspended = this.state === 'suspended';
+    // One that is being roused may not run yet.
+    const asleep = this.state === 'suspended' || this.isAwake;
+    this.isAwake = false;
     this.state = 'active';
-    this.channel.activate(epoch, BigInt(Date.now()) * 1_000_000n);
-    if (suspended) await this.machine.resume();
+    this.channel.activate(epoch, wallClock());
+    if (asleep) await this.machine.resume();
     return now();
   }
 
@@ -167,6 +183,7 @@ export class GuestVm {
       vcpuMsAtSuspend: this.#vcpuMsAtSuspend,
       serialLog: this.serialLog,
       pid: this.pid,
+      residentBytes: this.pid === undefined ? undefined : residentBytes(this.pid),
     };
   }
 
@@ -193,6 +210,16 @@ export class GuestVm {
       `guest ${this.name} did not start: ${why}; the end of its console:\n${tail(this.serialLog)}`,
       `Correct the image (the whole console is in ${this.serialLog}), then protect the service again.`,
     );
+  }
+}
+
+/** Memory of the host's that a process takes up now; undefined if it has ended. */
+function residentBytes(pid: number): number | undefined {
+  try {
+    const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? [];
+    return kib === undefined ? undefined : Number(kib) * 1024;
+  } catch {
+    return undefined;
   }
 }
 

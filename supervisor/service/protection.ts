@@ -1,3 +1,4 @@
+import { BACKUP_OPERATIONS, type BackupOperation } from '../../guest-agent/wire/control-page.js';
 import type { DataPath } from '../../hypervisor-shim/datapath/datapath.js';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { type FlowVerdict, Replayer } from '../../hypervisor-shim/replay/replayer.js';
@@ -56,6 +57,8 @@ export class Protection {
   /** A replay is running: flows change state under its hands. */
   replaying = false;
   readonly history = new History();
+  /** What the active guest may ask for. */
+  readonly grants = new Set<BackupOperation>();
   epoch = 0;
   /** Guests made so far. */
   generation = 0;
@@ -189,6 +192,30 @@ export class Protection {
     this.wake();
   }
 
+  /** An operator wants another backup: the upkeep removes this one and boots the next. */
+  replaceBackup(backup: GuestVm): void {
+    this.backup = undefined;
+    this.failedBackup = backup;
+    this.become('unprotected', `${backup.name} is replaced by a fresh backup`);
+    this.wake();
+  }
+
+  /** Changes what the active guest may ask for. */
+  grant(operations: Iterable<BackupOperation>, granted: boolean): void {
+    for (const operation of operations) {
+      if (granted) this.grants.add(operation);
+      else this.grants.delete(operation);
+    }
+    this.save();
+    const list = this.granted;
+    const what = list.length === 0 ? 'no operation' : list.join(', ');
+    this.say('grant.changed', `the active guest may use ${what} on its backup`, { operations: list });
+  }
+
+  get granted(): BackupOperation[] {
+    return BACKUP_OPERATIONS.filter(operation => this.grants.has(operation));
+  }
+
   save(): void {
     const guests = this.guests().map(({ guest: { name, slot }, role }) => ({ name, slot, role }));
     const state: SavedService = {
@@ -198,6 +225,7 @@ export class Protection {
       generation: this.generation,
       guests,
       history: this.history.saved,
+      grants: this.granted,
       ...(this.holder && { holder: this.holder.name }),
     };
     this.files.save(state);

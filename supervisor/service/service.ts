@@ -1,10 +1,14 @@
 import { existsSync } from 'node:fs';
+import type { BackupOperation } from '../../guest-agent/wire/control-page.js';
 import { addressBytes } from '../../hypervisor-shim/datapath/addresses.js';
 import type { GuestEvent, Hypervisor } from '../../hypervisor-shim/hypervisor.js';
 import { macBytes } from '../../hypervisor-shim/replay/namespace.js';
 import type {
+  BackupCommand,
+  BackupStatus,
   ConnectionStatus,
   DrillFault,
+  Grant,
   GuestStatus,
   RecoveryReport,
   ServiceStatus,
@@ -12,6 +16,7 @@ import type {
 import { atMonotonic } from '../clock.js';
 import { hostAddresses, type ServiceConfig } from '../config/config.js';
 import type { EventLog } from '../events/event-log.js';
+import { GrantListener } from '../grants/listener.js';
 import type { ServiceSample } from '../metrics/sample.js';
 import { Pulse } from '../recovery/detect.js';
 import { drill } from '../recovery/drill.js';
@@ -19,6 +24,7 @@ import { Janitor } from '../recovery/janitor.js';
 import { Prober } from '../recovery/probe.js';
 import { Upkeep } from '../recovery/upkeep.js';
 import { adoptDataPath, adoptGuests } from './adopt.js';
+import { Backup } from './backup.js';
 import { ensureBpffs } from './bpffs.js';
 import { loadDataPath } from './data-path.js';
 import { connectionStatus, countFlows, countSegments } from './flows.js';
@@ -47,6 +53,8 @@ export interface ServiceOptions {
   image: Image;
   hypervisor: Hypervisor;
   log: EventLog;
+  /** What the active guest may ask for, from the beginning. */
+  grants?: readonly BackupOperation[] | undefined;
 }
 
 /** One protected service: its network, data path, guests, and what watches over them. */
@@ -55,6 +63,8 @@ export class Service {
   readonly #pulse: Pulse;
   readonly #janitor: Janitor;
   readonly #volatile: VolatileWatch;
+  readonly #backup: Backup;
+  readonly #requests: GrantListener;
   #running: Promise<void> = Promise.resolve();
   readonly #onGuest = (event: GuestEvent) => this.#guestEvent(event);
 
@@ -67,13 +77,16 @@ export class Service {
     this.#pulse = new Pulse(p, hypervisor.accel);
     this.#janitor = new Janitor(p);
     this.#volatile = new VolatileWatch(p);
+    this.#backup = new Backup(p);
+    this.#requests = new GrantListener(p, this.#backup);
     hypervisor.on('guest', this.#onGuest);
   }
 
   /** Makes network and data path. On failure, as at any time, `removeService` removes what there is by then. */
   static async create(o: ServiceOptions): Promise<Service> {
     const { config, names, files } = o;
-    files.save({ name: config.name, ...o.given, epoch: 0, generation: 0, guests: [] });
+    const grants = [...(o.grants ?? [])];
+    files.save({ name: config.name, ...o.given, epoch: 0, generation: 0, guests: [], grants });
     await ensureBpffs();
     const network = await ServiceNetwork.create(names, config);
     const hosts = hostAddresses(config);
@@ -93,6 +106,7 @@ export class Service {
     path.attachWire(network.wireIfindex, network.portIfindex);
     const maker = new GuestMaker(o.hypervisor, config, names, files, o.image, network);
     const protection = new Protection(config, names, files, o.given, path, maker, o.log);
+    for (const operation of grants) protection.grants.add(operation);
     await startSpilling(protection).catch(error => {
       path.close();
       throw error;
@@ -109,6 +123,7 @@ export class Service {
       const maker = new GuestMaker(o.hypervisor, config, names, files, o.image, network);
       const protection = new Protection(config, names, files, o.given, path, maker, o.log);
       protection.history.restore(saved.history);
+      for (const operation of saved.grants ?? []) protection.grants.add(operation);
       const service = new Service(config, protection, o.hypervisor);
       try {
         await adoptGuests(protection, saved);
@@ -130,6 +145,7 @@ export class Service {
     this.#janitor.start();
     this.#volatile.start();
     void new Prober(this.p).run();
+    this.#requests.start();
     const result = this.protected();
     this.#running = this.#upkeep.run();
     await result;
@@ -209,6 +225,19 @@ export class Service {
     return [...this.p.path.flows()].map(({ flow }) => connectionStatus(this.p, flow));
   }
 
+  backup(command: BackupCommand): Promise<BackupStatus> {
+    return this.#backup.command(command);
+  }
+
+  grant(operations: readonly BackupOperation[], granted: boolean): Grant {
+    this.p.grant(operations, granted);
+    return this.grants;
+  }
+
+  get grants(): Grant {
+    return { service: this.config.name, operations: this.p.granted };
+  }
+
   drill(fault: DrillFault): Promise<RecoveryReport> {
     return drill(this.p, this.#upkeep, fault);
   }
@@ -220,6 +249,7 @@ export class Service {
     this.#pulse.stop();
     this.#janitor.stop();
     this.#volatile.stop();
+    this.#requests.stop();
     p.become('stopping');
     p.stop();
     // Ends a replay that is under way, too.

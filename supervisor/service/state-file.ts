@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { BACKUP_OPERATIONS, type BackupOperation } from '../../guest-agent/wire/control-page.js';
 import { makeDirectories } from '../../hypervisor-shim/directories.js';
 import { serviceStatus } from '../api/schemas.js';
 import { checkedName, SERVICE_NAME } from '../config/service-name.js';
@@ -22,6 +23,8 @@ export interface SavedService {
   holder?: string;
   guests: { name: string; slot: number; role: 'primary' | 'backup' | 'former' }[];
   history?: SavedHistory;
+  /** What the active guest may ask for. */
+  grants?: BackupOperation[];
   /** Of the host, by its kernel: what was saved in another has ended with that. */
   boot?: string;
 }
@@ -46,6 +49,8 @@ const savedService = z.looseObject({
   holder: z.string().optional(),
   history: savedHistory,
   boot: z.string().optional(),
+  // Of a newer version, or damaged: none.
+  grants: z.array(z.enum(BACKUP_OPERATIONS)).optional().catch(undefined),
   image: z.string().optional(),
   guests: z.array(
     z.object({

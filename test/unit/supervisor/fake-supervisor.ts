@@ -1,8 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HoldfastError } from '../../../hypervisor-shim/errors.js';
 import type {
+  BackupCommand,
+  BackupOperation,
+  BackupStatus,
   ConnectionStatus,
   DrillFault,
+  Grant,
   Incident,
   IncidentDetail,
   RecoveryReport,
@@ -16,6 +20,7 @@ import type { ServiceSample } from '../../../supervisor/metrics/sample.js';
 /** Operations without machines: services are entries of a map, and a drill reports what it is told to. */
 export class FakeSupervisor implements RunningSupervisor {
   readonly services = new Map<string, ServiceStatus>();
+  readonly granted = new Set<BackupOperation>();
   shutdowns = 0;
   /** Connections the next drill loses. */
   lost = 0;
@@ -64,6 +69,29 @@ export class FakeSupervisor implements RunningSupervisor {
     }
     this.log.append('recovery.done', name, 'recovered', { fault });
     return sampleReport(name, this.lost);
+  }
+
+  async backup(service: string, { operation, address }: BackupCommand): Promise<BackupStatus> {
+    if (operation === 'migrate') {
+      throw new HoldfastError('HF_MIGRATE_NOT_BUILT', 'it is not built yet', 'Wait for a later version.');
+    }
+    const common = { service, phase: 'protected' as const, guest: `${service}-b`, vcpuMs: 700.2 };
+    const addresses = { managementAddress: '192.168.77.3/24', furtherAddress: address };
+    const awake = operation === 'wake';
+    return { ...common, ...addresses, awake, state: awake ? 'ready' : 'suspended', residentBytes: 200 << 20 };
+  }
+
+  async grants(service?: string): Promise<Grant[]> {
+    const names = [...this.services.keys()].filter(name => service === undefined || name === service);
+    return names.map(name => ({ service: name, operations: [...this.granted] }));
+  }
+
+  async grant(service: string, operations: readonly BackupOperation[], granted: boolean): Promise<Grant> {
+    for (const operation of operations) {
+      if (granted) this.granted.add(operation);
+      else this.granted.delete(operation);
+    }
+    return { service, operations: [...this.granted] };
   }
 
   async incidents(service?: string): Promise<Incident[]> {
@@ -140,6 +168,7 @@ export function sampleService(name: string, address: string, ports: number[]): S
         serialLog,
         managementAddress: '192.168.77.2/24',
         pid: 4711,
+        residentBytes: 123 << 20,
       },
     ],
     log: {

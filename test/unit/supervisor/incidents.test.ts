@@ -93,7 +93,10 @@ test('a successor that finds the same fault again tells of one; the end of a ser
   t.is((await store.list()).length, 1);
   const { store: other, tell } = storeOf(fault('web-a'), ['service.down']);
   t.is((await other.list())[0]!.outcome, 'abandoned');
-  tell(['service.starting'], ['guest.gone', { guest: 'web-a' }], verdict('kept', 9), isProtected);
+  tell(['service.starting'], verdict('kept', 9), isProtected, fault('web-b'), [
+    'guest.gone',
+    { guest: 'web-a' },
+  ]);
   t.like(
     (await other.list())[0],
     { evidence: [], kept: 0 },
@@ -126,6 +129,7 @@ test('what the event log forgets is in a file, damaged ones are passed over, fil
   t.is((await later.list()).length, 1);
   t.deepEqual(await later.list('mail'), []);
   // The log's beginning is lost in the midst of a recovery: the file has all of it.
+  empty.append('daemon.started', undefined, '');
   empty.append('recovery.started', 'web', '', { detectedAt: 1000, from: 'web-a' });
   t.deepEqual(
     (await later.list()).map(({ id }) => id),

@@ -1,0 +1,38 @@
+/**
+ * `holdfast-guest`: what the root of a guest asks of the host, through the agent. The host decides by its grants (`holdfast grant`).
+ *
+ *   holdfast-guest backup boot|suspend|wake|migrate|status
+ *   holdfast-guest backup address ADDRESS/PREFIX
+ *
+ * Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+ */
+import { connect } from 'node:net';
+import { AGENT_SOCKET } from './requests.js';
+import { BACKUP_OPERATIONS } from './wire/control-page.js';
+
+const USAGE = `usage: holdfast-guest backup ${BACKUP_OPERATIONS.join('|')} [ADDRESS/PREFIX]`;
+
+function end(status: number, text: string): never {
+  (status === 0 ? console.log : console.error)(text);
+  process.exit(status);
+}
+
+function main([subject, operation, address, ...rest]: string[]): void {
+  const known = BACKUP_OPERATIONS.some(name => name === operation);
+  const hasAddress = (operation === 'address') === (address !== undefined);
+  if (subject !== 'backup' || !known || !hasAddress || rest.length > 0) end(2, USAGE);
+  const request = [subject, operation, address].filter(word => word !== undefined).join(' ');
+  let answer = '';
+  const socket = connect(AGENT_SOCKET, () => socket.write(`${request}\n`)).setEncoding('latin1');
+  socket.on('data', text => {
+    answer += text;
+  });
+  socket.on('error', error => end(1, `holdfast-guest: the agent does not answer: ${error.message}`));
+  socket.on('end', () => {
+    const [, verdict, text = ''] = /^(ok|no) (.*)\n$/.exec(answer) ?? [];
+    if (verdict === 'ok') end(0, text);
+    end(1, `holdfast-guest: ${verdict === 'no' ? text : 'the agent ended before there was an answer'}`);
+  });
+}
+
+main(process.argv.slice(2));
