@@ -34,7 +34,7 @@ process.exitCode = lost + corrupt + notProtectedAgain + resets + file.leftovers.
 
 /** A leg counts only as a whole: clients of one that was interrupted have told nothing. */
 async function runLeg(into: CampaignFile, faults: number): Promise<void> {
-  const control = await Leg.start('control', CONTROL_CROWD);
+  const control = await Leg.start('calm', CONTROL_CROWD);
   try {
     const leg = await Leg.start('camp');
     const records = [];

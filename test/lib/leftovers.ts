@@ -64,10 +64,10 @@ function isEmpty(path: string): boolean {
   }
 }
 
-/** Pins and shm files whose path carries `tag` as a word. */
+/** Shm files, and all pins of services, whose name carries `tag` as a word. A service's pins have names that are everybody's. */
 function markedFiles(tag: string): string[] {
-  const marked = new RegExp(`(^|[-_./])${tag}($|[-_./])`);
-  return [...pins(), ...shmFiles()].filter(path => marked.test(path));
+  const marked = new RegExp(`(^|[-_.])${tag}($|[-_.])`);
+  return [...services().flatMap(pinsOf), ...shmFiles()].filter(path => marked.test(serviceOf(path)));
 }
 
 /** Sweeps up after an interrupted run of lab `tag`. */
@@ -79,11 +79,21 @@ function shmFiles(): string[] {
   return list(SHM).filter(path => basename(path).startsWith('holdfast'));
 }
 
-/** Deepest first, so that removing them in order empties directories before their own turn. */
-function pins(): string[] {
+/** Directories of pins, one for each service; and those of tests, beside them. */
+function services(): string[] {
   const tops = list(BPFFS).filter(path => basename(path).startsWith('holdfast'));
-  const walk = (path: string): string[] => [...(isDirectory(path) ? list(path).flatMap(walk) : []), path];
-  return tops.flatMap(walk);
+  return tops.flatMap(top => (basename(top) === 'holdfast' ? list(top) : [top]));
+}
+
+/** Deepest first, so that removing them in order empties directories before their own turn. */
+function pinsOf(path: string): string[] {
+  return [...(isDirectory(path) ? list(path).flatMap(pinsOf) : []), path];
+}
+
+/** Of a file, or of a pin, the name that a lab may have given. */
+function serviceOf(path: string): string {
+  const [first, second] = path.slice((path.startsWith(SHM) ? SHM : BPFFS).length + 1).split('/');
+  return first === 'holdfast' && second !== undefined ? second : first!;
 }
 
 function hypervisorProcesses(stateDir: string): string[] {
