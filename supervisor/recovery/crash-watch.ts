@@ -62,16 +62,14 @@ export class CrashWatch {
     }
     const ended = crashes.find((crash): crash is CrashedProcess => crash.kind === 'service');
     if (ended) {
-      // Before anything else: its kernel refuses whoever connects now.
-      p.path.setListening(guest.slot, false);
       const detail = `the service in ${guest.name} ended (pid ${ended.pid}, ${describeStatus(ended.status)})`;
-      p.primaryFailed('application-exit', detail, at);
-      return;
+      this.inPlace.serviceDied(guest, ended.service, detail, at);
+      if (p.fault) return;
     }
     let held = 0;
     for (const crash of crashes) {
       if (crash.kind === 'connection') held += this.#hold(guest, crash, at) ? 1 : 0;
-      else this.#tell(guest, crash, at);
+      else if (crash.kind !== 'service') this.#tell(guest, crash, at);
     }
     if (held > 0) this.inPlace.request(guest, `a process in ${guest.name} died`, at);
   }

@@ -5,6 +5,7 @@ import type { GuestVm } from '../service/guest.js';
 import type { Fault, Protection } from '../service/protection.js';
 import { Acknowledgements } from './acknowledgements.js';
 import { judgeDeafness, judgeSilence, judgeStillness, type Limits, limitsFor, patient } from './evidence.js';
+import type { InPlace } from './in-place.js';
 import { Link } from './link.js';
 import { readThreads, type Threads, usedSince } from './threads.js';
 
@@ -41,6 +42,7 @@ export class Pulse {
 
   constructor(
     private readonly p: Protection,
+    private readonly inPlace: Pick<InPlace, 'serviceDied'>,
     accel: string,
   ) {
     this.#usual = limitsFor(p.config.detect, accel);
@@ -102,7 +104,8 @@ export class Pulse {
   #listen(guest: GuestVm, at: number): void {
     const { p } = this;
     const { application, pid, exitStatus } = guest.report();
-    p.path.setListening(guest.slot, application === 'listening');
+    // A service that is started again is let in to by who replays its connections.
+    p.path.setListening(guest.slot, application === 'listening' && !p.restarting);
     if (application === 'stopping') {
       // Cut off first: from here on no FIN of a service that is stopped gets out.
       p.primaryFailed('guest-shutdown', `${guest.name} is being shut down from inside`, at);
@@ -110,7 +113,7 @@ export class Pulse {
     } else if (application === 'exited') {
       // The exit watch is faster; but there are guests without it, and supervisors that were not there.
       const detail = `the service in ${guest.name} ended (pid ${pid}, ${describeStatus(exitStatus)})`;
-      p.primaryFailed('application-exit', detail, at);
+      this.inPlace.serviceDied(guest, undefined, detail, at);
     }
   }
 

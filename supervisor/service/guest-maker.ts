@@ -22,7 +22,7 @@ export class GuestMaker {
     private readonly config: ServiceConfig,
     private readonly names: ServiceNames,
     private readonly files: ServiceFiles,
-    private readonly image: Image,
+    readonly image: Image,
     private readonly network: ServiceNetwork,
   ) {}
 

@@ -56,6 +56,8 @@ export class Protection {
   lateFlows = false;
   /** A process of the primary died, and its connections are held to be replayed there; the others are served. */
   crashed: Fault | undefined;
+  /** The primary's service died and is started again: nobody has told it to yet, or it is on its way. */
+  restarting: 'waits' | 'starts' | undefined;
   /** A replay is running: flows change state under its hands. */
   replaying = false;
   readonly history = new History();

@@ -78,8 +78,8 @@ export class Service {
     private readonly hypervisor: Hypervisor,
   ) {
     this.#upkeep = new Upkeep(p);
-    this.#pulse = new Pulse(p, hypervisor.accel);
     this.#inPlace = new InPlace(p, report => this.#upkeep.emit('report', report));
+    this.#pulse = new Pulse(p, this.#inPlace, hypervisor.accel);
     this.#crashes = new CrashWatch(p, this.#inPlace);
     this.#janitor = new Janitor(p);
     this.#volatile = new VolatileWatch(p);

@@ -88,3 +88,28 @@ test('one process of many is killed or crashes: its connections alone are replay
     t.is(await recoveries(stage), done, 'a reload and a log rotation are no faults');
   });
 });
+
+test('restart: a service that dies starts again in the same guest; dies it again, the backup takes over', async t => {
+  const config = { recovery: { onApplicationExit: 'restart' } };
+  await undisturbed(t, { tag: 'appagain', appliance, config, load: LONG_LOAD }, async stage => {
+    const { tag, supervisor, traffic } = stage;
+    const all = traffic.clients.length;
+    const { bootId } = guestOf(await supervisor.status(tag), 'primary');
+    allAtWork(t, stage, 'before the first death');
+    const first = await supervisor.drill(tag, 'app-kill');
+    t.is(first.cause, 'application-exit');
+    t.is(first.lost, 0);
+    t.is(first.kept, all - LONG_LOAD.uploads, 'those of the other service were not touched');
+    t.deepEqual(await touched(stage), { replayed: first.kept, untouched: LONG_LOAD.uploads });
+    const took = first.lastSpliceAt! - first.faultAt!;
+    t.log(
+      `restart: detected after ${(first.detectedAt - first.faultAt!).toFixed(0)} ms, done after ${took.toFixed(0)} ms`,
+    );
+    t.is(guestOf(await supervisor.protectedAgain(tag), 'primary').bootId, bootId, 'it is the same guest');
+
+    allAtWork(t, stage, 'before the second death');
+    const second = await supervisor.drill(tag, 'app-kill');
+    t.deepEqual([second.kept, second.lost], [all, 0]);
+    t.not(guestOf(await supervisor.status(tag), 'primary').bootId, bootId, 'the backup has taken over');
+  });
+});
