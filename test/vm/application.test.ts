@@ -37,8 +37,10 @@ async function recoveries({ supervisor }: Stage): Promise<number> {
   return (await supervisor.events()).filter(({ type }) => type === 'recovery.done').length;
 }
 
-async function workers({ lab }: Stage): Promise<string[]> {
-  return (await shell(lab, `busybox tail -n +2 ${NGINX}`)).split('\n').filter(Boolean);
+/** Pids of nginx's workers, and then what `script` prints; none while the shell is not ready for the next. */
+async function workers({ lab }: Stage, script = ''): Promise<string[]> {
+  const printed = await shell(lab, `busybox tail -n +2 ${NGINX}; ${script}`);
+  return printed.split('\n').filter(line => /^\d+$/.test(line));
 }
 
 /** Of the flows that there are: how many were ever replayed, and how many never noticed anything. */
@@ -79,8 +81,10 @@ test('one process of many is killed or crashes: its connections alone are replay
 
     await traffic.results();
     const done = await recoveries(stage);
-    const old = await workers(stage);
-    await shell(lab, 'nginx -s reopen; nginx -s reload');
+    const old = await waitFor('the command to reload', 30_000, async () => {
+      const present = await workers(stage, 'nginx -s reopen; nginx -s reload');
+      return present.length > 0 ? present : undefined;
+    });
     await waitFor('the reload', 30_000, async () => {
       const present = await workers(stage);
       return (present.length > 0 && !present.some(pid => old.includes(pid))) || undefined;
