@@ -60,6 +60,7 @@ async function watched(t: ExecutionContext, answers: (n: number) => boolean) {
   const charge = {
     primary: { name: 'web-0', state: 'active' },
     fault: undefined as ProbeCharge['fault'],
+    crashed: undefined as ProbeCharge['crashed'],
     replaying: false,
     stopped: stop.signal,
     config: { address: `${HOST}/8`, detect: { probe } },
