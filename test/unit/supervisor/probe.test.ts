@@ -114,6 +114,14 @@ test('that a guest answered says nothing of the one that took over', async t => 
   t.regex(w.said[1]!, /^probe\.trouble: .*web-1$/);
 });
 
+test('what is asked while the service is started again in its guest proves nothing', async t => {
+  const w = await watched(t, () => !w.charge.crashed);
+  await w.rounds(2);
+  w.charge.crashed = {} as ProbeCharge['crashed'];
+  await sleep(100);
+  t.deepEqual(w.failed, []);
+});
+
 test('what is asked during a replay proves nothing', async t => {
   const w = await watched(t, () => !w.charge.replaying);
   await w.rounds(2);
