@@ -8,6 +8,9 @@ BPF_SOURCES := $(wildcard $(SHIM)/datapath/bpf/*)
 BPF_OBJECT := build/$(SHIM)/datapath/ssw.bpf.o
 LAYOUT := $(SHIM)/datapath/layout.generated.ts
 ADDON := build/$(SHIM)/native/holdfast.node
+WATCH := guest-agent/bpf
+WATCH_OBJECT := build/$(WATCH)/exit-watch.bpf.o
+CRASH := guest-agent/wire/crash.generated.ts
 TS_SOURCES := $(shell find supervisor guest-agent $(SHIM) test images -name '*.ts' 2>/dev/null)
 
 CLANG := clang -O2 -g -target bpf -mcpu=v3 -Wall -Wno-parentheses -Werror -I/usr/include/$(shell uname -m)-linux-gnu
@@ -25,7 +28,7 @@ setup:
 build: setup
 	@$(MAKE) --no-print-directory build/.done
 
-build/.done: $(BPF_OBJECT) $(ADDON) $(LAYOUT) $(TS_SOURCES) tsconfig.json package-lock.json
+build/.done: $(BPF_OBJECT) $(WATCH_OBJECT) $(ADDON) $(LAYOUT) $(CRASH) $(TS_SOURCES) tsconfig.json package-lock.json
 	@echo "build: TypeScript" >&2
 	@node_modules/.bin/tsc -p .
 	@touch $@
@@ -34,6 +37,17 @@ $(BPF_OBJECT): $(BPF_SOURCES)
 	@echo "build: eBPF programs" >&2
 	@mkdir -p $(@D)
 	@$(CLANG) -c $(SHIM)/datapath/bpf/ssw.bpf.c -o $@
+
+# Into every image: it must not depend on where it was built.
+$(WATCH_OBJECT): $(wildcard $(WATCH)/*)
+	@echo "build: exit watch" >&2
+	@mkdir -p $(@D)
+	@$(CLANG) -fdebug-compilation-dir=. -c $(WATCH)/exit-watch.bpf.c -o $@
+
+$(CRASH): $(WATCH)/crash.h $(WATCH)/crash.c $(SHIM)/datapath/generate-layout.mjs
+	@mkdir -p build
+	@$(CLANG) -c $(WATCH)/crash.c -o build/crash.o
+	@$(NODE) $(SHIM)/datapath/generate-layout.mjs build/crash.o $@
 
 $(LAYOUT): $(SHIM)/datapath/bpf/layout.h $(SHIM)/datapath/bpf/layout.c $(SHIM)/datapath/generate-layout.mjs
 	@mkdir -p build
@@ -89,4 +103,4 @@ format:
 	@node_modules/.bin/biome check --write .
 
 clean:
-	rm -rf build $(LAYOUT)
+	rm -rf build $(LAYOUT) $(CRASH)

@@ -3,10 +3,12 @@
  * Without a control page it only starts the services. It never restarts one: what follows a death is the host's word.
  */
 import { readFileSync } from 'node:fs';
+import { carryOut } from './commands.js';
+import { ExitWatch, protectedPorts } from './exit-watch.js';
 import { listeningPorts } from './listeners.js';
 import { ControlPage, type Report } from './page.js';
 import { serveRequests } from './requests.js';
-import { type ServiceSpec, startService } from './services.js';
+import { type Exit, Service, type ServiceSpec } from './services.js';
 import { mountStorage, settleDisk } from './storage.js';
 import { STOP_ACK_MS, USER_BEAT_MS } from './wire/control-page.js';
 
@@ -31,21 +33,23 @@ async function main(configFile: string): Promise<void> {
     serveRequests(page.buffer);
   }
 
-  const services = JSON.parse(readFileSync(configFile, 'utf8')) as ServiceSpec[];
+  const specs = JSON.parse(readFileSync(configFile, 'utf8')) as ServiceSpec[];
+  const exitWatch = page && ExitWatch.open(page, specs);
+  const services = specs.map((spec, index) => new Service(spec, index, exitWatch));
   const report: Report = { application: 'starting', pid: 0, exitStatus: 0 };
   const publish = (change: Partial<Report>) => page?.report(Object.assign(report, change));
+  const isOver = () => report.application === 'exited' || report.application === 'stopping';
 
   await mountStorage(() => publish({ application: 'waiting' }));
   publish({ application: 'starting' });
+  const onExit = (exit: Exit) => {
+    console.error(`holdfast: ${exit.service} (pid ${exit.pid}) ended, status ${exit.status}`);
+    // The first death is the fault; those that follow from it would hide its status.
+    if (!isOver()) publish({ application: 'exited', pid: exit.pid, exitStatus: exit.status });
+  };
   for (const service of services) {
-    const pid = startService(service, exit => {
-      console.error(`holdfast: ${exit.service} (pid ${exit.pid}) ended, status ${exit.status}`);
-      // The first death is the fault; those that follow from it would hide its status.
-      if (report.application !== 'exited' && report.application !== 'stopping') {
-        publish({ application: 'exited', pid: exit.pid, exitStatus: exit.status });
-      }
-    });
-    if (report.pid === 0 && report.application === 'starting') publish({ pid });
+    service.start(onExit);
+    if (report.pid === 0) publish({ pid: service.pid });
   }
 
   // Process 1 shuts the machine down, and waits for our end before it stops anything.
@@ -55,9 +59,10 @@ async function main(configFile: string): Promise<void> {
     if (page) setInterval(() => page.stopAcknowledged && process.exit(), ACK_POLL_MS);
   });
 
-  const wanted = services.flatMap(service => service.ports);
-  const isOver = () => report.application === 'exited' || report.application === 'stopping';
+  const wanted = specs.flatMap(spec => spec.ports);
+  let timer: NodeJS.Timeout | undefined;
   const poll = async () => {
+    clearTimeout(timer);
     if (isOver()) return;
     const present = listeningPorts();
     const application = wanted.every(port => present.has(port)) ? 'listening' : 'starting';
@@ -67,8 +72,17 @@ async function main(configFile: string): Promise<void> {
       publish({ application });
       if (application === 'listening') console.log('holdfast: listening');
     }
-    setTimeout(poll, application === 'listening' ? STEADY_POLL_MS : STARTING_POLL_MS);
+    timer = setTimeout(poll, application === 'listening' ? STEADY_POLL_MS : STARTING_POLL_MS);
   };
+  const restart = async () => {
+    const ended = services.filter(service => service.pid === 0);
+    await Promise.all(ended.map(service => service.clear()));
+    if (report.application !== 'exited') return;
+    publish({ application: 'starting' });
+    for (const service of ended) service.start(onExit);
+    await poll();
+  };
+  if (page) page.onCommand = command => carryOut(command, services, protectedPorts(specs), restart);
   await poll();
 }
 

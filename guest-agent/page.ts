@@ -16,6 +16,8 @@ export interface Report {
 export class ControlPage {
   readonly #u32: Uint32Array;
   readonly #u64: BigUint64Array;
+  /** Called with commands that are the event loop's to carry out. */
+  onCommand: (command: number) => void = () => {};
 
   constructor(readonly buffer: ArrayBuffer) {
     this.#u32 = new Uint32Array(buffer);
@@ -30,7 +32,7 @@ export class ControlPage {
     const page = new ControlPage(addon.mapPage(path, statSync(path).size));
     const { host, guest } = wire;
     page.#publishIdentity();
-    addon.startHeartbeat(page.buffer, {
+    const layout = {
       heartbeat: guest.heartbeat.offset,
       epochEcho: guest.epochEcho.offset,
       commandEcho: guest.commandEcho.offset,
@@ -45,7 +47,8 @@ export class ControlPage {
       beatMs: wire.BEAT_MS,
       backupBeatMs: wire.BACKUP_BEAT_MS,
       clockToleranceMs: 100,
-    });
+    };
+    addon.startHeartbeat(page.buffer, layout, command => page.onCommand(command));
     return page;
   }
 

@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { Cgroup } from './cgroup.js';
+import type { ExitWatch } from './exit-watch.js';
 import { EXIT_UNKNOWN } from './wire/control-page.js';
 
 /** One entry of /etc/holdfast/services.json. A command in one string is given to /bin/sh. */
@@ -8,6 +10,8 @@ export interface ServiceSpec {
   name: string;
   command: string | string[];
   ports: number[];
+  /** What an end with status 0 is, of a process that is not the main one: that of a session, say. Default `close`. */
+  cleanExit?: 'close' | 'crash';
 }
 
 export interface Exit {
@@ -19,34 +23,80 @@ export interface Exit {
 
 const RUN = '/run/holdfast';
 
-/**
- * Starts the service, or adopts the process that an earlier agent started: the death of the agent must not disturb
- * the service. `onExit` is called once. Returns the pid.
- */
-export function startService(spec: ServiceSpec, onExit: (exit: Exit) => void): number {
-  mkdirSync(RUN, { recursive: true });
-  const record = `${RUN}/${spec.name}.pid`;
-  const running = adoptable(record);
-  if (running !== undefined) {
-    watch(running, () => onExit({ service: spec.name, pid: running.pid, status: EXIT_UNKNOWN }));
-    return running.pid;
+/** One service of the image, in a cgroup of its own. */
+export class Service {
+  /** Of its main process; 0 while it has none. */
+  pid = 0;
+  readonly #cgroup: Cgroup | undefined;
+
+  constructor(
+    readonly spec: ServiceSpec,
+    /** Its place in the image's list. */
+    private readonly index: number,
+    private readonly exitWatch: ExitWatch | undefined,
+  ) {
+    this.#cgroup = Cgroup.of(spec.name);
   }
-  const [file = '/bin/sh', ...args] =
-    typeof spec.command === 'string' ? ['/bin/sh', '-c', `exec ${spec.command}`] : spec.command;
-  // The agent is not to be killed for want of memory; what it starts may be.
-  const killable = ['-c', 'echo 0 >/proc/self/oom_score_adj; exec "$@"', 'sh', file, ...args];
-  const child = spawn('/bin/sh', killable, { stdio: ['ignore', 'inherit', 'inherit'], detached: true });
-  const pid = child.pid ?? 0;
-  child.once('error', error => {
-    console.error(`holdfast: ${spec.name}: ${error.message}`);
-    if (pid === 0) onExit({ service: spec.name, pid, status: 127 << 8 });
-  });
-  child.once('exit', (code, signal) => {
-    const status = signal === null ? (code ?? 0) << 8 : constants.signals[signal];
-    onExit({ service: spec.name, pid, status });
-  });
-  if (pid !== 0) writeFileSync(record, JSON.stringify({ pid, startTime: startTime(pid) }));
-  return pid;
+
+  /**
+   * Starts the main process, or adopts the one that an earlier agent started: the death of the agent must not disturb the service.
+   * `onExit` is called once.
+   */
+  start(onExit: (exit: Exit) => void): void {
+    mkdirSync(RUN, { recursive: true });
+    const record = `${RUN}/${this.spec.name}.pid`;
+    const ended = (status: number, pid = this.pid) => {
+      this.pid = 0;
+      onExit({ service: this.spec.name, pid, status });
+    };
+    const running = adoptable(record);
+    if (running !== undefined) {
+      this.pid = running.pid;
+      this.#tell(this.pid);
+      watch(running, () => ended(EXIT_UNKNOWN));
+      return;
+    }
+    this.#tell(0);
+    const child = spawn('/bin/sh', this.#command(), {
+      stdio: ['ignore', 'inherit', 'inherit'],
+      detached: true,
+    });
+    this.pid = child.pid ?? 0;
+    this.#tell(this.pid);
+    child.once('error', error => {
+      console.error(`holdfast: ${this.spec.name}: ${error.message}`);
+      if (child.pid === undefined) ended(127 << 8);
+    });
+    child.once('exit', (code, signal) =>
+      ended(signal === null ? (code ?? 0) << 8 : constants.signals[signal]),
+    );
+    if (this.pid !== 0)
+      writeFileSync(record, JSON.stringify({ pid: this.pid, startTime: startTime(this.pid) }));
+  }
+
+  /** Ends what its main process has left behind: it holds ports and connections. */
+  async clear(): Promise<void> {
+    await this.#cgroup?.clear();
+  }
+
+  /** Pids of all its processes but the main one. */
+  others(): number[] {
+    return this.#cgroup?.members().filter(pid => pid !== this.pid) ?? [];
+  }
+
+  #command(): string[] {
+    const { command } = this.spec;
+    const [file = '/bin/sh', ...args] =
+      typeof command === 'string' ? ['/bin/sh', '-c', `exec ${command}`] : command;
+    // The agent is not to be killed for want of memory; what it starts may be.
+    const steps = ['echo 0 >/proc/self/oom_score_adj', 'exec "$@"'];
+    if (this.#cgroup) steps.unshift(`echo 0 >${this.#cgroup.path}/cgroup.procs`);
+    return ['-c', steps.join('; '), 'sh', file, ...args];
+  }
+
+  #tell(main: number): void {
+    if (this.#cgroup) this.exitWatch?.watch(this.#cgroup, this.index, main, this.spec);
+  }
 }
 
 interface Process {

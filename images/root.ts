@@ -1,12 +1,20 @@
-import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { progress, run } from './commands.js';
 import { type KnownFile, writeKnownFiles } from './content.js';
 import type { Inputs } from './inputs.js';
 import type { Appliance } from './schema.js';
 
-/** What every image has: the tools of holdfast-init and of the agent's storage, and the libraries of Node. */
-const BASE_PACKAGES = ['busybox-static', 'e2fsprogs', 'libstdc++6'];
+/** What every image has: the tools of holdfast-init and of the agent's storage, and the libraries of Node and of the agent's addon. */
+const BASE_PACKAGES = ['busybox-static', 'e2fsprogs', 'libstdc++6', 'libbpf1'];
 
 /** Installs the packages into `root`, and fetches the kernel's package into `debs` without installing it. */
 export async function installPackages(
@@ -116,9 +124,13 @@ export async function furnishRoot(
   return writeKnownFiles(root, appliance.content);
 }
 
-/** By hand instead of by node-gyp: one file, and the guest runs the pinned Node whose headers are used. */
+/** By hand instead of by node-gyp: a few files, and the guest runs the pinned Node whose headers are used. */
 async function compileAddon(inputs: Inputs, output: string): Promise<void> {
-  const include = ['-I', inputs.addonApi, '-I', inputs.nodeHeaders];
+  const include = ['-I', inputs.addonApi, '-I', inputs.nodeHeaders, '-I', inputs.watchSource];
+  const sources = readdirSync(inputs.addonSource)
+    .filter(name => name.endsWith('.cc'))
+    .sort()
+    .map(name => join(inputs.addonSource, name));
   const flags = ['-std=c++17', '-O2', '-fPIC', '-shared', '-Wall', '-DNAPI_VERSION=8'];
-  await run('g++', [...flags, ...include, '-o', output, inputs.addonSource]);
+  await run('g++', [...flags, ...include, '-o', output, ...sources, '-lbpf']);
 }

@@ -44,6 +44,8 @@ const schema = z.strictObject({
         name,
         command: z.union([z.string().min(1), z.array(z.string()).min(1)]),
         ports: z.array(z.int().min(1).max(65_535)).default([]),
+        /** What an end with status 0 is, of a process that is not the main one. */
+        cleanExit: z.enum(['close', 'crash']).default('close'),
       }),
     )
     .min(1),

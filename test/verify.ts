@@ -39,6 +39,7 @@ const STEPS: Step[] = [
   { name: 'sweep', script: 'test/sweep/sweep.js' },
   { name: 'demo: guest panic, 50 connections', script: 'test/demo/demo.js' },
   { name: 'demo: vm-kill, 50 connections', script: 'test/demo/demo.js', env: { SCENARIO: 'vm-kill' } },
+  { name: 'demo: app-crash, 50 connections', script: 'test/demo/demo.js', env: { SCENARIO: 'app-crash' } },
   { name: 'five panics in a row, 50 connections', script: 'test/demo/demo.js', env: { ROUNDS: '5' } },
   { name: 'ten minutes of stress', script: 'test/run.js', args: ['stress'] },
   { name: 'bench', script: 'test/bench/bench.js' },

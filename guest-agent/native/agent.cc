@@ -2,7 +2,6 @@
 // page, follows the host's epoch and carries out its command word. The layout comes from wire/control-page.ts.
 #include <fcntl.h>
 #include <link.h>
-#include <napi.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -14,8 +13,30 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
 #include <string>
+
+#include "agent.h"
+
+int start_thread(void *(*run)(void *), void *arg, int priority, int cpu) {
+  pthread_attr_t attr;
+  pthread_attr_init(&attr);
+  pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED);
+  pthread_attr_setschedpolicy(&attr, SCHED_FIFO);
+  const sched_param param = {priority};
+  pthread_attr_setschedparam(&attr, &param);
+  pthread_attr_setstacksize(&attr, 64 << 10);
+  if (cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    pthread_attr_setaffinity_np(&attr, sizeof set, &set);
+  }
+  pthread_t thread;
+  const int error = pthread_create(&thread, &attr, run, arg);
+  pthread_attr_destroy(&attr);
+  if (error == 0) pthread_detach(thread);
+  return error;
+}
 
 namespace {
 
@@ -25,6 +46,7 @@ struct Heartbeat {
   uint32_t activation_seq, epoch, wall_clock_ns, command, command_id;
   uint32_t panic, halt, spin, reboot, poweroff, beat_ms, backup_beat_ms, clock_tolerance_ms;
   int sysrq, halt_module;
+  napi_threadsafe_function others;
 
   volatile uint32_t &u32(uint32_t offset) const { return *reinterpret_cast<volatile uint32_t *>(page + offset); }
   volatile uint64_t &u64(uint32_t offset) const { return *reinterpret_cast<volatile uint64_t *>(page + offset); }
@@ -56,28 +78,6 @@ void follow_epoch(const Heartbeat &h) {
   h.u32(h.epoch_echo) = epoch;
 }
 
-// A SCHED_FIFO thread, on one CPU only if `cpu` is not negative. Returns an errno.
-int start_thread(void *(*run)(void *), void *arg, int priority, int cpu) {
-  pthread_attr_t attr;
-  pthread_attr_init(&attr);
-  pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED);
-  pthread_attr_setschedpolicy(&attr, SCHED_FIFO);
-  const sched_param param = {priority};
-  pthread_attr_setschedparam(&attr, &param);
-  pthread_attr_setstacksize(&attr, 64 << 10);
-  if (cpu >= 0) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    pthread_attr_setaffinity_np(&attr, sizeof set, &set);
-  }
-  pthread_t thread;
-  const int error = pthread_create(&thread, &attr, run, arg);
-  pthread_attr_destroy(&attr);
-  if (error == 0) pthread_detach(thread);
-  return error;
-}
-
 void *spin(void *) {
   for (volatile uint32_t i = 0;; i = i + 1) {
   }
@@ -106,6 +106,8 @@ void obey(const Heartbeat &h) {
   if (command == h.spin) spin_everywhere();
   if (command == h.reboot) ::reboot(RB_AUTOBOOT);
   if (command == h.poweroff) kill(1, SIGUSR2);
+  if (command > h.poweroff)
+    napi_call_threadsafe_function(h.others, reinterpret_cast<void *>(static_cast<uintptr_t>(command)), napi_tsfn_nonblocking);
 }
 
 // Keeps what has been run of the programs in memory, once it is there. Not all memory: V8 ends the process if it can't
@@ -152,10 +154,6 @@ void *beat(void *arg) {
   return nullptr;
 }
 
-void fail(Napi::Env env, const std::string &what) {
-  Napi::Error::New(env, what + ": " + strerror(errno)).ThrowAsJavaScriptException();
-}
-
 Napi::Value map_page(const Napi::CallbackInfo &info) {
   const Napi::Env env = info.Env();
   const std::string path = info[0].As<Napi::String>();
@@ -170,10 +168,23 @@ Napi::Value map_page(const Napi::CallbackInfo &info) {
   return Napi::ArrayBuffer::New(env, page, bytes, [](Napi::Env, void *) { /* mapped for the process's life */ });
 }
 
+// On the event loop: a command that is not for the real-time thread.
+void pass_on(napi_env env, napi_value callback, void *, void *data) {
+  if (env == nullptr) return;
+  napi_value self, command;
+  napi_get_undefined(env, &self);
+  napi_create_uint32(env, static_cast<uint32_t>(reinterpret_cast<uintptr_t>(data)), &command);
+  napi_call_function(env, self, callback, 1, &command, nullptr);
+}
+
 Napi::Value start_heartbeat(const Napi::CallbackInfo &info) {
   const Napi::Env env = info.Env();
   const auto layout = info[1].As<Napi::Object>();
   const auto get = [&](const char *name) { return layout.Get(name).As<Napi::Number>().Uint32Value(); };
+  napi_threadsafe_function others;
+  if (napi_create_threadsafe_function(env, info[2], nullptr, Napi::String::New(env, "commands"), 0, 1, nullptr, nullptr,
+                                      nullptr, pass_on, &others) != napi_ok)
+    return fail(env, "make a way for commands", ENOMEM), env.Undefined();
   // Lives as long as the process, as the thread does.
   auto *h = new Heartbeat{static_cast<uint8_t *>(info[0].As<Napi::ArrayBuffer>().Data()),
                           get("heartbeat"), get("epochEcho"), get("commandEcho"), get("clockEcho"),
@@ -181,7 +192,8 @@ Napi::Value start_heartbeat(const Napi::CallbackInfo &info) {
                           get("panic"), get("halt"), get("spin"), get("reboot"), get("poweroff"),
                           get("beatMs"), get("backupBeatMs"), get("clockToleranceMs"),
                           open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC),
-                          open(layout.Get("haltModule").As<Napi::String>().Utf8Value().c_str(), O_RDONLY | O_CLOEXEC)};
+                          open(layout.Get("haltModule").As<Napi::String>().Utf8Value().c_str(), O_RDONLY | O_CLOEXEC),
+                          others};
   mlock(h, sizeof *h);
   errno = lock_programs();
   if (errno != 0) return fail(env, "mlock2"), env.Undefined();
@@ -193,6 +205,7 @@ Napi::Value start_heartbeat(const Napi::CallbackInfo &info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("mapPage", Napi::Function::New(env, map_page));
   exports.Set("startHeartbeat", Napi::Function::New(env, start_heartbeat));
+  export_exit_watch(env, exports);
   return exports;
 }
 

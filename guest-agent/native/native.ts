@@ -29,8 +29,31 @@ export interface HeartbeatLayout {
 export interface AgentAddon {
   /** Maps `bytes` of a PCI resource file, shared. Throws with the system call's text. */
   mapPage(path: string, bytes: number): ArrayBuffer;
-  /** Starts the SCHED_FIFO thread that beats, follows the epoch and carries out commands. Once per process. */
-  startHeartbeat(page: ArrayBuffer, layout: HeartbeatLayout): void;
+  /**
+   * Starts the SCHED_FIFO thread that beats, follows the epoch and carries out commands. Once per process. Commands beyond `poweroff`
+   * are passed on to `others`.
+   */
+  startHeartbeat(page: ArrayBuffer, layout: HeartbeatLayout, others: (command: number) => void): void;
+  /**
+   * Loads the exit watch, pinned in `pins` (or finds it there), guards interface `ifindex`, and starts the thread that copies what
+   * it tells to the page. Once per process; throws with the verifier's words.
+   */
+  watchExits(
+    object: string,
+    pins: string,
+    ifindex: number,
+    ports: number[],
+    page: ArrayBuffer,
+    layout: { head: number; entries: number; count: number },
+  ): void;
+  /** What is in this cgroup is service number `service`, its main process `main` (0: not started). Forgets an earlier end. */
+  watchService(
+    cgroup: bigint,
+    service: number,
+    main: number,
+    announced: boolean,
+    cleanExitCrashes: boolean,
+  ): void;
 }
 
 /** Loaded when first needed: without a control page the agent works without the addon. */

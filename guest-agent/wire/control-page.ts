@@ -44,6 +44,8 @@ export const host = {
   /** IPv4, first byte highest; and its prefix. Written before `addressId`. */
   address: u32(0x0c8),
   prefix: u32(0x0cc),
+  /** Entries of `crashes` that the host has taken. Its successor goes on from there. */
+  crashTail: u64(0x100),
 } as const;
 
 /** Written by the guest, read by the host: hostile until validated. */
@@ -70,6 +72,8 @@ export const guest = {
   /** The last address it was told; `addressFailed` is written before. */
   addressEcho: u32(0x10c4),
   addressFailed: u32(0x10c8),
+  /** Entries of `crashes` ever written; stored after the entry. */
+  crashHead: u64(0x1100),
 } as const;
 
 /**
@@ -88,7 +92,13 @@ export const ring = {
 export const BACKUP_OPERATIONS = ['boot', 'suspend', 'wake', 'address', 'migrate', 'status'] as const;
 export type BackupOperation = (typeof BACKUP_OPERATIONS)[number];
 
-export const rings = { offset: 0x2000, bytes: PAGE_BYTES - 0x2000 } as const;
+export const rings = { offset: 0x2000, bytes: 0xc0000 - 0x2000 } as const;
+
+/**
+ * What the exit watch tells: entry n lies at `offset + n % count * entryBytes`, laid out as in bpf/crash.h. A host that finds more
+ * than `count` entries beyond its tail has lost some, and knows it.
+ */
+export const crashes = { offset: 0xc0000, count: 4096, entryBytes: 64 } as const;
 
 /**
  * Values of `guest.application`, by index. `waiting`: for the disk that is handed over at a takeover. `stopping`: the guest shuts down,
@@ -105,10 +115,16 @@ export const APPLICATION_STATES = [
 export type ApplicationState = (typeof APPLICATION_STATES)[number];
 
 /**
- * Values of `host.command`, the faults of drills. `halt`: every vCPU halts with interrupts off; `spin`: every vCPU runs a thread
- * of the highest real-time priority for ever; `reboot`: at once, nothing is stopped; `poweroff`: in good order.
+ * Values of `host.command`. Faults of drills: `halt`: every vCPU halts with interrupts off; `spin`: every vCPU runs a thread
+ * of the highest real-time priority for ever; `reboot`: at once, nothing is stopped; `poweroff`: in good order. Those that follow are
+ * carried out by the agent's event loop, on the first service with a protected port: `appKill`: SIGKILL to its process group;
+ * `appSegv`: SIGSEGV to its main process; `appWorker`: SIGKILL to that other process of it which has the most connections; `appStop`:
+ * SIGTERM to its main process, unannounced, as by an operator's mistake. `restart` is no fault: services that have ended start again.
  */
-export const command = { none: 0, panic: 1, halt: 2, spin: 3, reboot: 4, poweroff: 5 } as const;
+export const command = {
+  ...{ none: 0, panic: 1, halt: 2, spin: 3, reboot: 4, poweroff: 5 },
+  ...{ appKill: 6, appSegv: 7, appWorker: 8, appStop: 9, restart: 10 },
+} as const;
 export type CommandName = Exclude<keyof typeof command, 'none'>;
 
 /** Serial number of the disk that is handed over, and the tag of the directory that is shared. */

@@ -10,10 +10,12 @@ import {
   CONST,
   Control,
   Flow,
+  Key,
   ON_FULL,
   OP,
   RESULT,
   Request,
+  ROLE,
   STAT,
   STATE,
   TABLE_FULL,
@@ -254,6 +256,20 @@ export class DataPath {
       for (let at = 0; at < used.length; at += Flow.BYTES)
         yield { id: ids[at / Flow.BYTES]!, flow: new Flow(view, at) };
     }
+  }
+
+  /** The flow of a client's connection, as its tuple is on the wire. */
+  find(family: number, remote: Uint8Array, remotePort: number, localPort: number): FlowEntry | undefined {
+    const key = new Key();
+    key.bytes.set(remote.subarray(0, 16));
+    Object.assign(key, { rport: remotePort, lport: localPort, role: ROLE.CLIENT_SIDE, family });
+    const found = new Uint8Array(4);
+    if (!native.mapLookup(this.fd('wire_index'), key.bytes, found, 0)) return undefined;
+    const id = new DataView(found.buffer).getUint32(0, true);
+    const flow = this.flow(id);
+    // It may have been given back, and to another, in between.
+    const same = flow?.key.bytes.every((byte, i) => byte === key.bytes[i]);
+    return flow && same ? { id, flow } : undefined;
   }
 
   /** Whether the flow's owner still has the epoch in which it got the flow; otherwise the flow is held. */

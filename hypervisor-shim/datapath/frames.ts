@@ -2,7 +2,17 @@
 import { addressBytes, clientBytes, hostPort, type ServiceAddresses, serviceAddress } from './addresses.js';
 import type { Flow } from './layout.generated.js';
 import { OPTION } from './layout.generated.js';
-import { addSeq, inSeq, inTotal, minPosition, outSeq, type Seq, toSeq, windowShift } from './positions.js';
+import {
+  addSeq,
+  inSeq,
+  inTotal,
+  minPosition,
+  outSeq,
+  type Seq,
+  seqDistance,
+  toSeq,
+  windowShift,
+} from './positions.js';
 
 export const TCP_FLAG = { FIN: 1, SYN: 2, RST: 4, PSH: 8, ACK: 16, URG: 32 } as const;
 
@@ -168,6 +178,19 @@ export const resetsOfReplay = (f: Flow, ends: Ends): Buffer[] => [
   resetToGuest(f, ends),
   resetToGuest(f, ends, f.in_base),
 ];
+
+/**
+ * Resets to what is left in the guest of a connection whose process died: at `rcvNxt`, as the guest told it, if that can be, and behind a
+ * FIN that came after it.
+ */
+export function resetsOfCrashed(f: Flow, ends: Ends, rcvNxt: number): Buffer[] {
+  const told = f.g_ack + BigInt(seqDistance(rcvNxt, inSeq(f, f.g_ack)));
+  const total = inTotal(f);
+  const position = told >= f.g_ack && told <= total ? told : f.g_ack;
+  const resets = [resetToGuest(f, ends, position)];
+  if (total !== position) resets.push(resetToGuest(f, ends, total));
+  return resets;
+}
 
 /** A reset to the guest that holds a half-replayed or diverged connection. */
 export function resetToGuest(f: Flow, ends: Ends, position = f.g_ack): Buffer {

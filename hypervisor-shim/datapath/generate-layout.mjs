@@ -1,4 +1,4 @@
-// Writes layout.generated.ts from the BTF of layout.o: `node generate-layout.mjs layout.o layout.generated.ts`.
+// Writes accessors of the structures in an object's BTF: `node generate-layout.mjs layout.o layout.generated.ts`.
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 
@@ -58,7 +58,7 @@ function field(member) {
   throw new Error(`no accessor for ${name}: ${t.kind}`);
 }
 
-const lines = ['// Generated from bpf/layout.h by generate-layout.mjs; do not edit.', ''];
+const lines = [`// Generated from the BTF of ${object} by generate-layout.mjs; do not edit.`, ''];
 for (const t of types) {
   if (t.kind === 'ENUM' && t.name?.startsWith('hf_')) {
     const prefix = {

@@ -1,3 +1,5 @@
+import type { CrashList } from './crash-list.js';
+
 /**
  * What the host and a guest's agent tell each other, whatever carries it: an ivshmem page (QEMU), a granted page (Xen).
  * Everything read here was written by a hostile guest: implementations validate and never throw for content.
@@ -39,6 +41,8 @@ export interface GuestRequests {
 
 export interface GuestChannel {
   read(): GuestReport;
+  /** What the exit watch has told since the last call, by this supervisor or an earlier one. One load from memory if it is nothing. */
+  takeCrashes(): CrashList;
   /** Tells the guest it is (again) the active one: its epoch, and the wall clock, ns since 1970. */
   activate(epoch: number, wallClockNs: bigint): void;
   /** What the guest asks for. */

@@ -1,4 +1,5 @@
 import * as wire from '../../guest-agent/wire/control-page.js';
+import { type CrashList, readCrash } from './crash-list.js';
 import type { GuestChannel, GuestReport } from './guest-channel.js';
 import { RequestRing } from './request-ring.js';
 
@@ -7,6 +8,7 @@ const ATTEMPTS = 16;
 
 type Body = Pick<GuestReport, 'bootId' | 'application' | 'pid' | 'exitStatus'>;
 
+const NO_CRASHES: CrashList = { crashes: [], overflow: false };
 const NOTHING: Body = { bootId: undefined, application: 'unknown', pid: 0, exitStatus: 0 };
 
 /**
@@ -17,14 +19,16 @@ const NOTHING: Body = { bootId: undefined, application: 'unknown', pid: 0, exitS
 export class IvshmemChannel implements GuestChannel {
   readonly #u32: Uint32Array;
   readonly #u64: BigUint64Array;
+  readonly #view: DataView;
   #last: Body = NOTHING;
   readonly requests: RequestRing;
 
   constructor(page: ArrayBuffer) {
-    if (page.byteLength < wire.rings.offset) throw new RangeError(`control page of ${page.byteLength} bytes`);
+    if (page.byteLength < wire.PAGE_BYTES) throw new RangeError(`control page of ${page.byteLength} bytes`);
     this.#u32 = new Uint32Array(page);
     this.#u64 = new BigUint64Array(page);
     this.requests = new RequestRing(page);
+    this.#view = new DataView(page);
     const { magic, version } = wire.host;
     if (this.#load(magic) !== wire.HOST_MAGIC || this.#load(version) !== wire.PAGE_VERSION) this.reset();
   }
@@ -84,6 +88,23 @@ export class IvshmemChannel implements GuestChannel {
 
   acknowledgeStop(): void {
     this.#store(wire.host.stopAck, 1);
+  }
+
+  takeCrashes(): CrashList {
+    const head = Atomics.load(this.#u64, wire.guest.crashHead.offset / 8);
+    const tail = this.#u64[wire.host.crashTail.offset / 8]!;
+    if (head === tail) return NO_CRASHES;
+    Atomics.store(this.#u64, wire.host.crashTail.offset / 8, head);
+    const count = BigInt.asUintN(64, head - tail);
+    const { offset, entryBytes } = wire.crashes;
+    const room = BigInt(wire.crashes.count);
+    if (count > room) return { crashes: [], overflow: true };
+    const list: CrashList = { crashes: [], overflow: false };
+    for (let n = tail; n !== head; n = BigInt.asUintN(64, n + 1n)) {
+      const crash = readCrash(this.#view, offset + Number(n % room) * entryBytes);
+      if (crash) list.crashes.push(crash);
+    }
+    return list;
   }
 
   /** For fault drills: the guest's agent carries it out within a beat of its real-time thread. */

@@ -210,7 +210,7 @@ export class FlowReplay {
       case RESULT.WAIT_OUTPUT:
         return RUNNING;
       case RESULT.FENCED:
-        return { kind: 'fenced' };
+        return this.path.flow(this.id)?.epoch === 0 ? this.judge() : { kind: 'fenced' };
       default:
         return this.judge();
     }
@@ -228,6 +228,7 @@ export class FlowReplay {
         : { kind: 'closed', code: 'closed', reason: 'closed by both ends' };
     }
     if (flow.state === STATE.DIVERGED) return { kind: 'lost', ...divergenceOf(flow) };
+    if (flow.epoch === 0) return { kind: 'retry', reason: 'its process in the guest died again' };
     return RUNNING;
   }
 

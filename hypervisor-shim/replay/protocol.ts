@@ -44,6 +44,7 @@ export const VERDICT_CODES = [
   'log-missing',
   'deadline',
   'unprotected',
+  'crash-loop',
 ] as const;
 export type VerdictCode = (typeof VERDICT_CODES)[number];
 

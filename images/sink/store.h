@@ -20,7 +20,7 @@ struct store {
 
 static int store_dir = -1;
 
-static bool store_use(const char *dir) {
+static __attribute__((unused)) bool store_use(const char *dir) {
   if (mkdir(dir, 0755) != 0 && errno != EEXIST) return false;
   store_dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   return store_dir >= 0;

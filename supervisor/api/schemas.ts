@@ -10,7 +10,9 @@ import { VERDICT_CODES } from '../../hypervisor-shim/replay/protocol.js';
 
 /**
  * `guest-hang`: every vCPU halts with interrupts off; `guest-spin`: real-time threads take every vCPU, the kernel still answers;
- * `link-cut`: the guest's tap goes down; `reboot`: at once; `poweroff`: in good order, from inside.
+ * `link-cut`: the guest's tap goes down; `reboot`: at once; `poweroff`: in good order, from inside. Those of the application, on the first
+ * service of the image with a protected port: `app-kill`: SIGKILL to its process group; `app-segv`: SIGSEGV to its main process;
+ * `app-worker`: SIGKILL to one worker, the busiest; `app-stop`: SIGTERM to its main process, as by an operator's mistake.
  */
 export const DRILL_FAULTS = [
   'guest-panic',
@@ -20,6 +22,10 @@ export const DRILL_FAULTS = [
   'link-cut',
   'reboot',
   'poweroff',
+  'app-kill',
+  'app-segv',
+  'app-worker',
+  'app-stop',
 ] as const;
 export const CAUSES = [
   'guest-panic',
@@ -28,6 +34,7 @@ export const CAUSES = [
   'guest-shutdown',
   'link-cut',
   'service-wedged',
+  'application-exit',
   'operator',
 ] as const;
 

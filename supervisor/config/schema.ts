@@ -179,6 +179,8 @@ export const serviceSchema = mapping({
     masks: z.array(oneOf('http-date'), { error: 'a list of masks' }).default(['http-date']),
     former: oneOf('keep', 'aside', 'dump', 'destroy').optional(),
     replayDeadlineMs: whole(100, 3_600_000).default(30_000),
+    onApplicationExit: oneOf('failover', 'restart').default('failover'),
+    restartWindowMs: whole(1000, 3_600_000).default(60_000),
   }).prefault({}),
   incidents: mapping({
     keep: whole(1, 10_000).default(50),

@@ -1,14 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { describeStatus } from '../../hypervisor-shim/guest-channel/crash-list.js';
 import { now } from '../clock.js';
 import type { GuestVm } from '../service/guest.js';
 import type { Fault, Protection } from '../service/protection.js';
 import { Acknowledgements } from './acknowledgements.js';
 import { judgeDeafness, judgeSilence, judgeStillness, type Limits, limitsFor, patient } from './evidence.js';
+import type { InPlace } from './in-place.js';
 import { Link } from './link.js';
 import { readThreads, type Threads, usedSince } from './threads.js';
-
-/** A guest that says again and again that its service ended is quoted once in so long, ms: the event log is everybody's. */
-const QUOTE_EVERY_MS = 10_000;
 
 /** An emulator that does not answer for so long is as good as hung itself, ms; one that does has a beat's time to show it. */
 const EMULATOR_MS = 1000;
@@ -31,20 +30,19 @@ interface Watch {
 
 /**
  * Reads the active guest's control page and its tap once in each heartbeat period: keeps the data path's word "listening" in step
- * with the application, and finds a guest that hangs, is cut off, or shuts down. Panics and dead QEMUs are seen sooner, by events.
+ * with the application, and finds a guest that hangs, is cut off, shuts down, or has lost its service. Panics and dead QEMUs are seen sooner, by events.
  */
 export class Pulse {
   #timer: NodeJS.Timeout | undefined;
   #watch: Watch | undefined;
   #lastTick = 0;
-  #application = '';
-  #quotedAt = Number.NEGATIVE_INFINITY;
   #asking = false;
   readonly #usual: Limits;
   readonly #patient: Limits;
 
   constructor(
     private readonly p: Protection,
+    private readonly inPlace: Pick<InPlace, 'serviceDied'>,
     accel: string,
   ) {
     this.#usual = limitsFor(p.config.detect, accel);
@@ -81,7 +79,7 @@ export class Pulse {
       return;
     }
     const { heartbeat } = guest.report();
-    this.#application = this.#listen(guest, at);
+    this.#listen(guest, at);
     if (p.fault) return;
     if (this.#watch?.guest !== guest) this.#forget();
     this.#watch ??= watchOf(p, guest, heartbeat, at);
@@ -103,24 +101,20 @@ export class Pulse {
   }
 
   /** Follows what the agent says of the application. */
-  #listen(guest: GuestVm, at: number): string {
+  #listen(guest: GuestVm, at: number): void {
     const { p } = this;
     const { application, pid, exitStatus } = guest.report();
-    p.path.setListening(guest.slot, application === 'listening');
+    // A service that is started again is let in to by who replays its connections.
+    p.path.setListening(guest.slot, application === 'listening' && !p.restarting);
     if (application === 'stopping') {
       // Cut off first: from here on no FIN of a service that is stopped gets out.
       p.primaryFailed('guest-shutdown', `${guest.name} is being shut down from inside`, at);
       guest.channel.acknowledgeStop();
-    } else if (
-      application === 'exited' &&
-      application !== this.#application &&
-      at - this.#quotedAt > QUOTE_EVERY_MS
-    ) {
-      this.#quotedAt = at;
-      const message = `the service in ${guest.name} ended (pid ${pid}, wait status ${exitStatus}); new connections wait`;
-      p.say('guest.application', message, { guest: guest.name, pid, exitStatus });
+    } else if (application === 'exited') {
+      // The exit watch is faster; but there are guests without it, and supervisors that were not there.
+      const detail = `the service in ${guest.name} ended (pid ${pid}, ${describeStatus(exitStatus)})`;
+      this.inPlace.serviceDied(guest, undefined, detail, at);
     }
-    return application;
   }
 
   #judgeStill(watch: Watch, at: number, lateMs: number, unansweredMs: number): string | undefined {

@@ -57,6 +57,10 @@ const COMMANDS = {
   'guest-spin': 'spin',
   reboot: 'reboot',
   poweroff: 'poweroff',
+  'app-kill': 'appKill',
+  'app-segv': 'appSegv',
+  'app-worker': 'appWorker',
+  'app-stop': 'appStop',
 } as const;
 
 async function inject(p: Protection, primary: GuestVm, fault: DrillFault): Promise<void> {

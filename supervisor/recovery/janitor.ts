@@ -1,11 +1,10 @@
-import { resetsToClient, resetToGuest } from '../../hypervisor-shim/datapath/frames.js';
-import { type Flow, OP, RESULT, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
+import { type Flow, OP, STATE } from '../../hypervisor-shim/datapath/layout.generated.js';
 import { UNSET } from '../../hypervisor-shim/datapath/positions.js';
 import { native } from '../../hypervisor-shim/native/native.js';
 import { divergenceOf } from '../../hypervisor-shim/replay/divergence.js';
-import { hostAddresses } from '../config/config.js';
-import { connectionStatus, type FlowOwners } from '../service/flows.js';
+import type { FlowOwners } from '../service/flows.js';
 import type { Protection } from '../service/protection.js';
+import { endLost } from './end-lost.js';
 import { type Entry, LogWatch } from './log-watch.js';
 import { TableWatch } from './table-watch.js';
 
@@ -87,27 +86,6 @@ export class Janitor {
 
   /** The client has bytes that this guest would never have sent: neither side may go on believing in the connection. */
   #reset(id: number, flow: Flow): void {
-    const { p } = this;
-    if (p.path.transition(OP.LOSE, id, flow.generation) !== RESULT.DONE) return;
-    const ends = { guestMac: p.path.control.guest_mac.slice(0, 6), ...hostAddresses(p.config) };
-    const owner = p.guestIn(flow.owner);
-    if (this.#packets !== undefined) {
-      for (const frame of resetsToClient(flow, ends)) {
-        native.packetSend(this.#packets, p.path.control.wire_ifindex, frame);
-      }
-      if (owner) native.packetSend(this.#packets, owner.ifindex, resetToGuest(flow, ends));
-    }
-    const { client, port, inputBytes, outputSent: outputBytes } = connectionStatus(p, flow);
-    const { code, reason } = divergenceOf(flow);
-    p.say('connection.lost', `${client} to port ${port}: ${reason}`, {
-      flow: id,
-      client,
-      port,
-      code,
-      reason,
-      inputBytes,
-      outputBytes,
-      epoch: flow.epoch,
-    });
+    if (this.#packets !== undefined) endLost(this.p, this.#packets, { id, flow }, divergenceOf(flow));
   }
 }

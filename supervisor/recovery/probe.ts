@@ -11,6 +11,8 @@ export type ProbeConfig = NonNullable<ServiceConfig['detect']['probe']>;
 export interface ProbeCharge {
   readonly primary: { name: string; state: string } | undefined;
   readonly fault: Fault | undefined;
+  /** A recovery in the same guest is under way: its service may not listen. */
+  readonly crashed: Fault | undefined;
   readonly replaying: boolean;
   readonly stopped: AbortSignal;
   readonly config: { address: string; detect: { probe?: ProbeConfig | undefined } };
@@ -51,8 +53,8 @@ export class Prober {
   }
 
   #isCalm(): boolean {
-    const { primary, fault, replaying, stopped } = this.p;
-    return primary?.state === 'active' && !fault && !replaying && !stopped.aborted;
+    const { primary, fault, crashed, replaying, stopped } = this.p;
+    return primary?.state === 'active' && !fault && !crashed && !replaying && !stopped.aborted;
   }
 
   async #round(probe: ProbeConfig, host: string): Promise<void> {

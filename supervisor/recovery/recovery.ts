@@ -91,6 +91,30 @@ export async function replayLate(
   return undefined;
 }
 
+/**
+ * Replays into the guest that has them the flows that are held there because their processes died; its epoch, and all its other flows,
+ * go on. Resolves with the report.
+ */
+export async function replayInPlace(
+  p: Protection,
+  crashed: Fault,
+  replayer: Replayer,
+  guest: GuestVm,
+): Promise<RecoveryReport> {
+  const { epoch } = p.path.control.slots(guest.slot);
+  const { cause, detail, detectedAt, fencedAt, faultAt } = crashed;
+  const resumedAt = now();
+  p.say('recovery.started', `${cause} (${detail}): its connections are replayed in ${guest.name} itself`, {
+    ...{ cause, detectedAt, fencedAt, faultAt, epoch },
+    from: guest.name,
+    to: guest.name,
+  });
+  const verdicts = await replay(p, replayer, guest, epoch);
+  p.history.recovered(cause);
+  p.save();
+  return makeReport(p, crashed, epoch, resumedAt, verdicts);
+}
+
 /** What the event log says of a verdict, and a later supervisor reads back (`interrupted`). */
 export function verdictEvent(verdict: FlowVerdict, epoch: number): NewEvent {
   const { id: flow, client, port, outcome, code, reason, inputBytes, outputBytes, at } = verdict;

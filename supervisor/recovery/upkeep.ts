@@ -50,15 +50,18 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
     if (fault) {
       if (backup && replayer) return () => this.#recover(fault, backup);
       if (!backup) p.waitForGuest(fault.detail);
-      return backup ? () => this.#prepareReplayer() : () => this.#bootBackup();
+      return backup ? () => p.readyReplayer() : () => this.#bootBackup();
     }
     const { failedBackup } = p;
     if (failedBackup) return () => p.removeGuest(failedBackup);
-    if (!replayer) return () => this.#prepareReplayer();
-    if (p.lateFlows || p.interrupted) return () => this.#replayLate(primary);
+    // While connections are replayed in place that has the replayer, and sees to all that is held.
+    if (!p.crashed) {
+      if (!replayer) return () => p.readyReplayer();
+      if (p.lateFlows || p.interrupted) return () => this.#replayLate(primary);
+    }
     if (!backup) return () => this.#bootBackup();
     if (backup.state === 'ready' && !backup.isAwake) return () => this.#suspendBackup(backup);
-    if (p.phase !== 'protected') {
+    if (p.phase !== 'protected' && !p.crashed) {
       p.become('protected');
       this.emit('protected');
     }
@@ -109,16 +112,12 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
     this.p.say('guest.suspended', `${backup.name} waits suspended`, { guest: backup.name });
   }
 
-  async #prepareReplayer(): Promise<void> {
-    this.p.replayer = await this.p.prepareReplayer();
-  }
-
   async #recover(fault: Fault, backup: GuestVm): Promise<void> {
     const { p } = this;
     const old = p.primary;
     p.become('recovering', fault.detail);
     try {
-      await this.#withReplayer(async replayer => {
+      await p.withReplayer(async replayer => {
         const { report } = await takeOver(p, fault, backup, replayer);
         this.emit('report', report);
       });
@@ -132,27 +131,16 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
   }
 
   async #replayLate(primary: GuestVm): Promise<void> {
-    this.p.lateFlows = false;
+    const { p } = this;
+    p.lateFlows = false;
     try {
-      await this.#withReplayer(async replayer => {
-        const report = await replayLate(this.p, replayer, primary);
+      await p.withReplayer(async replayer => {
+        const report = await replayLate(p, replayer, primary);
         if (report) this.emit('report', report);
       });
     } catch (error) {
-      this.p.lateFlows = true;
+      p.lateFlows = true;
       throw error;
-    }
-  }
-
-  /** A replayer serves once: no half-open socket of an earlier replay can speak in a later one. */
-  async #withReplayer(use: (replayer: NonNullable<Protection['replayer']>) => Promise<void>): Promise<void> {
-    const { replayer } = this.p;
-    if (!replayer) return;
-    try {
-      await use(replayer);
-    } finally {
-      this.p.replayer = undefined;
-      await replayer.dispose();
     }
   }
 

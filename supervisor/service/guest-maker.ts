@@ -22,7 +22,7 @@ export class GuestMaker {
     private readonly config: ServiceConfig,
     private readonly names: ServiceNames,
     private readonly files: ServiceFiles,
-    private readonly image: Image,
+    readonly image: Image,
     private readonly network: ServiceNetwork,
   ) {}
 
@@ -132,8 +132,8 @@ export class GuestMaker {
   }
 
   #cmdline(name: string, nics: SlotNetwork): string {
-    const { address, gateway, address6, gateway6, storage } = this.config;
-    const words = [`service=${address}`, `mgmt=${nics.managementAddress}`, `name=${name}`];
+    const { address, gateway, address6, gateway6, storage, ports } = this.config;
+    const words = [`service=${address}`, `mgmt=${nics.managementAddress}`, `name=${name}`, `ports=${ports}`];
     if (gateway !== undefined) words.push(`gateway=${gateway}`);
     if (address6 !== undefined) words.push(`service6=${address6}`);
     if (gateway6 !== undefined) words.push(`gateway6=${gateway6}`);

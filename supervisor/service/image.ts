@@ -14,6 +14,8 @@ export interface Image {
   root: string;
   cmdline: string;
   ports: number[];
+  /** In the order in which its agent counts them. */
+  services: { name: string; ports: number[] }[];
 }
 
 const BUILDER = fileURLToPath(new URL('../../../images/build', import.meta.url));
@@ -44,11 +46,13 @@ export function readImage(directory: string): Image {
     const manifest = JSON.parse(readFileSync(join(directory, 'manifest.json'), 'utf8')) as {
       cmdline: string;
       ports: number[];
+      services: Image['services'];
     };
     const file = (name: string) => join(directory, name);
     const image = { directory, kernel: file('vmlinuz'), initrd: file('initrd'), root: file('root.qcow2') };
     for (const path of [image.kernel, image.initrd, image.root]) statSync(path);
-    return { ...image, cmdline: manifest.cmdline, ports: manifest.ports };
+    const { cmdline, ports, services } = manifest;
+    return { ...image, cmdline, ports, services };
   } catch (cause) {
     throw new HoldfastError(
       'HF_IMAGE_INVALID',

@@ -54,6 +54,10 @@ export class Protection {
   logFull = false;
   /** There are held flows although the primary is well. */
   lateFlows = false;
+  /** A process of the primary died, and its connections are held to be replayed there; the others are served. */
+  crashed: Fault | undefined;
+  /** The primary's service died and is started again: nobody has told it to yet, or it is on its way. */
+  restarting: 'waits' | 'starts' | undefined;
   /** A replay is running: flows change state under its hands. */
   replaying = false;
   readonly history = new History();
@@ -62,6 +66,8 @@ export class Protection {
   epoch = 0;
   /** Guests made so far. */
   generation = 0;
+  /** Who uses the replayer, or makes one: its namespace has one name. */
+  #replaying: Promise<void> = Promise.resolve();
   readonly #stop = new AbortController();
   #wake: () => void = () => {};
 
@@ -154,7 +160,34 @@ export class Protection {
     return ++this.epoch;
   }
 
-  prepareReplayer(): Promise<Replayer> {
+  /** Makes one ahead of the next recovery. */
+  readyReplayer(): Promise<void> {
+    return this.#alone(async () => {
+      this.replayer ??= await this.#prepareReplayer();
+    });
+  }
+
+  /** A replayer serves once: no half-open socket of an earlier replay can speak in a later one. Waits for who has it. */
+  withReplayer(use: (replayer: Replayer) => Promise<void>): Promise<void> {
+    return this.#alone(async () => {
+      const replayer = this.replayer ?? (await this.#prepareReplayer());
+      this.replayer = replayer;
+      try {
+        await use(replayer);
+      } finally {
+        this.replayer = undefined;
+        await replayer.dispose();
+      }
+    });
+  }
+
+  #alone(act: () => Promise<void>): Promise<void> {
+    const turn = this.#replaying.then(act);
+    this.#replaying = turn.catch(() => {});
+    return turn;
+  }
+
+  #prepareReplayer(): Promise<Replayer> {
     return Replayer.prepare(this.path, {
       namespace: this.names.replayNamespace,
       device: this.names.replayDevice,

@@ -18,8 +18,10 @@ import { hostAddresses, type ServiceConfig } from '../config/config.js';
 import type { EventLog } from '../events/event-log.js';
 import { GrantListener } from '../grants/listener.js';
 import type { ServiceSample } from '../metrics/sample.js';
+import { CrashWatch } from '../recovery/crash-watch.js';
 import { Pulse } from '../recovery/detect.js';
 import { drill } from '../recovery/drill.js';
+import { InPlace } from '../recovery/in-place.js';
 import { Janitor } from '../recovery/janitor.js';
 import { Prober } from '../recovery/probe.js';
 import { Upkeep } from '../recovery/upkeep.js';
@@ -61,6 +63,8 @@ export interface ServiceOptions {
 export class Service {
   readonly #upkeep: Upkeep;
   readonly #pulse: Pulse;
+  readonly #crashes: CrashWatch;
+  readonly #inPlace: InPlace;
   readonly #janitor: Janitor;
   readonly #volatile: VolatileWatch;
   readonly #backup: Backup;
@@ -74,7 +78,9 @@ export class Service {
     private readonly hypervisor: Hypervisor,
   ) {
     this.#upkeep = new Upkeep(p);
-    this.#pulse = new Pulse(p, hypervisor.accel);
+    this.#inPlace = new InPlace(p, report => this.#upkeep.emit('report', report));
+    this.#pulse = new Pulse(p, this.#inPlace, hypervisor.accel);
+    this.#crashes = new CrashWatch(p, this.#inPlace);
     this.#janitor = new Janitor(p);
     this.#volatile = new VolatileWatch(p);
     this.#backup = new Backup(p);
@@ -142,6 +148,7 @@ export class Service {
   /** Starts the guests; resolves when the service is protected. The first failure until then rejects. */
   async start(): Promise<void> {
     this.#pulse.start();
+    this.#crashes.start();
     this.#janitor.start();
     this.#volatile.start();
     void new Prober(this.p).run();
@@ -247,6 +254,7 @@ export class Service {
     const { p } = this;
     this.hypervisor.off('guest', this.#onGuest);
     this.#pulse.stop();
+    this.#crashes.stop();
     this.#janitor.stop();
     this.#volatile.stop();
     this.#requests.stop();
@@ -255,6 +263,7 @@ export class Service {
     // Ends a replay that is under way, too.
     await p.replayer?.dispose();
     await this.#running;
+    await this.#inPlace.idle;
     await p.replayer?.dispose();
     await Promise.all(p.guests().map(({ guest }) => guest.busy));
     await p.spiller?.stop();

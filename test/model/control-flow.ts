@@ -30,6 +30,8 @@ export function controlFlow(m: Ssw, c: Change): keyof typeof RESULT {
       return trim(f, c.in_end ?? 0, c.out ?? 0);
     case 'SPILL':
       return spill(m, f, c.first ?? 0, c.count ?? 0);
+    case 'HOLD':
+      return hold(f, c);
     case 'LOSE':
     case 'CLOSE':
       f.lost ||= c.op === 'LOSE';
@@ -54,6 +56,14 @@ function replay(f: Flow, c: Change): 'DONE' | 'STALE' {
   f.replay_wscale = 0;
   f.k = undefined;
   f.compare_end = Math.max(f.compare_end, f.out_sent); // P2: whatever was ever sent
+  return 'DONE';
+}
+
+/** Its guest has lost this one flow, and serves the others. */
+function hold(f: Flow, c: Change): 'DONE' | 'STALE' {
+  if (f.state === 'CLOSED' || f.state === 'DIVERGED') return 'STALE';
+  if (f.owner !== c.slot || f.epoch === 0 || f.epoch !== c.epoch) return 'STALE';
+  f.epoch = 0;
   return 'DONE';
 }
 

@@ -23,6 +23,20 @@ static __always_inline __u32 begin_replay(struct hf_flow *f, const struct hf_req
 	return HF_DONE;
 }
 
+/*
+ * The guest has lost this one flow (its process died) and serves the others: held from here on, until it is replayed. No guest
+ * has epoch 0, so it is not its owner's current one. A frame that was judged just before may still go to the guest; none comes back,
+ * for the guest says no more of it.
+ */
+static __always_inline __u32 hold(struct hf_flow *f, const struct hf_request *r)
+{
+	if ((f->state != HF_TRACKED && f->state != HF_SPLICED && f->state != HF_REPLAYING) || f->owner != r->slot ||
+	    !r->epoch || f->epoch != r->epoch)
+		return HF_STALE;
+	f->epoch = 0;
+	return HF_DONE;
+}
+
 /* The guest stands where the client believes it to stand: let them speak to each other. */
 static __always_inline __u32 splice(struct hf_flow *f, const struct hf_control *c, const struct hf_request *r, __u64 now)
 {
@@ -115,6 +129,8 @@ static __always_inline __u32 change_flow(struct hf_flow *f, const struct hf_cont
 		return HF_AGAIN; /* published; what it frees comes after */
 	case HF_OP_SPILL:
 		return may_spill(f, c, r);
+	case HF_OP_HOLD:
+		return hold(f, r);
 	case HF_OP_LOSE:
 		f->lost = 1;
 		/* fallthrough */

@@ -28,7 +28,7 @@
 #define HF_UNSET (~0ULL)
 
 enum hf_const {
-	HF_LAYOUT_VERSION = 7, /* raise it with every change of a pinned layout */
+	HF_LAYOUT_VERSION = 8, /* raise it with every change of a pinned layout */
 	HF_NO_WSCALE = 0xff,
 	HF_SLOTS = 4,   /* guests that one service can have attached at once */
 	HF_NO_SLOT = 0x7fffffff,
@@ -264,7 +264,7 @@ struct hf_mark {
 	__u64 urgent; /* the byte at `in` is urgent data */
 };
 
-enum hf_op { HF_OP_FILL = 1, HF_OP_REPLAY = 2, HF_OP_SPLICE = 3, HF_OP_CLOSE = 4, HF_OP_REAP = 5, HF_OP_TRIM = 6, HF_OP_LOSE = 7, HF_OP_SPILL = 8 };
+enum hf_op { HF_OP_FILL = 1, HF_OP_REPLAY = 2, HF_OP_SPLICE = 3, HF_OP_CLOSE = 4, HF_OP_REAP = 5, HF_OP_TRIM = 6, HF_OP_LOSE = 7, HF_OP_SPILL = 8, HF_OP_HOLD = 9 };
 
 enum hf_result {
 	HF_DONE = 0,

@@ -20,8 +20,11 @@ test('the minimal configuration gets every default', t => {
     guest: { memoryMiB: 384, vcpus: 1 },
     hypervisor: {},
     detect: { heartbeatMs: 50, misses: 3 },
-    recovery: { compare: 'sampled', masks: ['http-date'], former: 'keep', replayDeadlineMs: 30_000 },
     incidents: { keep: 50, sizeMiB: 4096 },
+    recovery: {
+      ...{ compare: 'sampled', masks: ['http-date'], former: 'keep', replayDeadlineMs: 30_000 },
+      ...{ onApplicationExit: 'failover', restartWindowMs: 60_000 },
+    },
     log: { sizeMiB: 256, onFull: 'backpressure' },
     connections: { max: 65_536, onFull: 'wait' },
     storage: { mode: 'none' },

@@ -60,6 +60,7 @@ async function watched(t: ExecutionContext, answers: (n: number) => boolean) {
   const charge = {
     primary: { name: 'web-0', state: 'active' },
     fault: undefined as ProbeCharge['fault'],
+    crashed: undefined as ProbeCharge['crashed'],
     replaying: false,
     stopped: stop.signal,
     config: { address: `${HOST}/8`, detect: { probe } },
@@ -111,6 +112,14 @@ test('that a guest answered says nothing of the one that took over', async t => 
   await w.rounds(6);
   t.deepEqual(w.failed, []);
   t.regex(w.said[1]!, /^probe\.trouble: .*web-1$/);
+});
+
+test('what is asked while the service is started again in its guest proves nothing', async t => {
+  const w = await watched(t, () => !w.charge.crashed);
+  await w.rounds(2);
+  w.charge.crashed = {} as ProbeCharge['crashed'];
+  await sleep(100);
+  t.deepEqual(w.failed, []);
 });
 
 test('what is asked during a replay proves nothing', async t => {

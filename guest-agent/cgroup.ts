@@ -1,0 +1,38 @@
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const ROOT = '/sys/fs/cgroup';
+const POLL_MS = 5;
+
+/** A cgroup (v2) of one service: all its processes, however they were started, and nothing else. */
+export class Cgroup {
+  private constructor(
+    readonly path: string,
+    /** As BPF programs know it. */
+    readonly id: bigint,
+  ) {}
+
+  /** Makes it, or finds it; undefined where cgroups of version 2 are not mounted. */
+  static of(service: string): Cgroup | undefined {
+    const path = `${ROOT}/holdfast.${service}`;
+    try {
+      readFileSync(`${ROOT}/cgroup.procs`);
+      mkdirSync(path, { recursive: true });
+      return new Cgroup(path, statSync(path, { bigint: true }).ino);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Pids of its processes. */
+  members(): number[] {
+    return readFileSync(`${this.path}/cgroup.procs`, 'latin1').split('\n').filter(Boolean).map(Number);
+  }
+
+  /** Kills all that is in it; resolves when nothing is. */
+  async clear(): Promise<void> {
+    writeFileSync(`${this.path}/cgroup.kill`, '1');
+    while (!readFileSync(`${this.path}/cgroup.events`, 'latin1').includes('populated 0'))
+      await sleep(POLL_MS);
+  }
+}

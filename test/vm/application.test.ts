@@ -1,0 +1,119 @@
+/** A process of a service dies in a healthy guest, and no client hears of it: the exit watch of the guest, on real machines. */
+import { join } from 'node:path';
+import test from 'ava';
+import type { DrillFault } from '../../supervisor/api/types.js';
+import { shell } from '../lib/guest-shell.js';
+import { repositoryRoot, waitFor } from '../lib/run.js';
+import { allAtWork, LONG_LOAD, type Stage, undisturbed } from '../lib/stage.js';
+import { guestOf } from '../lib/supervisor.js';
+
+const appliance = join(repositoryRoot(), 'test/appliances/crash.yaml');
+const WHOLE: DrillFault[] = ['app-kill', 'app-stop', 'app-segv'];
+
+test('the whole service is killed, stopped by mistake, or crashes: the backup takes over, and nobody hears a goodbye', async t => {
+  await undisturbed(t, { tag: 'appexit', appliance, load: LONG_LOAD }, async stage => {
+    const { tag, supervisor, traffic } = stage;
+    for (const fault of WHOLE) {
+      allAtWork(t, stage, `before ${fault}`);
+      const report = await supervisor.drill(tag, fault);
+      t.is(report.cause, 'application-exit', fault);
+      t.deepEqual(
+        report.verdicts.filter(v => v.outcome !== 'kept'),
+        [],
+        fault,
+      );
+      t.is(report.kept, traffic.clients.length, fault);
+      t.log(`${fault}: detected after ${(report.detectedAt - report.faultAt!).toFixed(0)} ms`);
+      await supervisor.protectedAgain(tag);
+    }
+    t.is((await supervisor.status(tag)).recoveries, WHOLE.length);
+  });
+});
+
+const NGINX = '/sys/fs/cgroup/holdfast.nginx/cgroup.procs';
+const SESSIONS = '/sys/fs/cgroup/holdfast.session-sink/cgroup.procs';
+
+async function recoveries({ supervisor }: Stage): Promise<number> {
+  return (await supervisor.events()).filter(({ type }) => type === 'recovery.done').length;
+}
+
+/** Pids of nginx's workers, and then what `script` prints; none while the shell is not ready for the next. */
+async function workers({ lab }: Stage, script = ''): Promise<string[]> {
+  const printed = await shell(lab, `busybox tail -n +2 ${NGINX}; ${script}`);
+  return printed.split('\n').filter(line => /^\d+$/.test(line));
+}
+
+/** Of the flows that there are: how many were ever replayed, and how many never noticed anything. */
+async function touched({ supervisor, tag }: Stage): Promise<{ replayed: number; untouched: number }> {
+  const open = (await supervisor.connections(tag)).filter(({ state }) => state !== 'closed');
+  const replayed = open.filter(({ failovers }) => failovers > 0).length;
+  return { replayed, untouched: open.length - replayed };
+}
+
+test('one process of many is killed or crashes: its connections alone are replayed, in the same guest', async t => {
+  const load = { ...LONG_LOAD, requests: 300 };
+  await undisturbed(t, { tag: 'appone', appliance, load }, async stage => {
+    const { tag, lab, supervisor, traffic } = stage;
+    const { bootId } = guestOf(await supervisor.status(tag), 'primary');
+    const all = traffic.clients.length;
+    allAtWork(t, stage, 'before a worker is killed');
+    const report = await supervisor.drill(tag, 'app-worker');
+    t.is(report.cause, 'application-exit');
+    t.is(report.lost, 0);
+    t.true(report.kept >= 1 && report.kept < all, `${report.kept} of ${all} were replayed`);
+    t.deepEqual(await touched(stage), { replayed: report.kept, untouched: all - report.kept });
+    t.log(
+      `worker: detected after ${(report.detectedAt - report.faultAt!).toFixed(0)} ms, ${report.kept} replayed`,
+    );
+    await supervisor.protectedAgain(tag);
+
+    allAtWork(t, stage, 'before a session crashes');
+    const before = await recoveries(stage);
+    await shell(lab, `kill -SEGV $(busybox tail -n 1 ${SESSIONS})`);
+    await waitFor(
+      'the recovery of one session',
+      30_000,
+      async () => (await recoveries(stage)) > before || undefined,
+    );
+    t.is((await touched(stage)).replayed, report.kept + 1);
+    const status = await supervisor.protectedAgain(tag);
+    t.is(guestOf(status, 'primary').bootId, bootId, 'it is the same guest');
+
+    await traffic.results();
+    const done = await recoveries(stage);
+    const old = await waitFor('the command to reload', 30_000, async () => {
+      const present = await workers(stage, 'nginx -s reopen; nginx -s reload');
+      return present.length > 0 ? present : undefined;
+    });
+    await waitFor('the reload', 30_000, async () => {
+      const present = await workers(stage);
+      return (present.length > 0 && !present.some(pid => old.includes(pid))) || undefined;
+    });
+    t.is(await recoveries(stage), done, 'a reload and a log rotation are no faults');
+  });
+});
+
+test('restart: a service that dies starts again in the same guest; dies it again, the backup takes over', async t => {
+  const config = { recovery: { onApplicationExit: 'restart' } };
+  await undisturbed(t, { tag: 'appagain', appliance, config, load: LONG_LOAD }, async stage => {
+    const { tag, supervisor, traffic } = stage;
+    const all = traffic.clients.length;
+    const { bootId } = guestOf(await supervisor.status(tag), 'primary');
+    allAtWork(t, stage, 'before the first death');
+    const first = await supervisor.drill(tag, 'app-kill');
+    t.is(first.cause, 'application-exit');
+    t.is(first.lost, 0);
+    t.is(first.kept, all - LONG_LOAD.uploads, 'those of the other service were not touched');
+    t.deepEqual(await touched(stage), { replayed: first.kept, untouched: LONG_LOAD.uploads });
+    const took = first.lastSpliceAt! - first.faultAt!;
+    t.log(
+      `restart: detected after ${(first.detectedAt - first.faultAt!).toFixed(0)} ms, done after ${took.toFixed(0)} ms`,
+    );
+    t.is(guestOf(await supervisor.protectedAgain(tag), 'primary').bootId, bootId, 'it is the same guest');
+
+    allAtWork(t, stage, 'before the second death');
+    const second = await supervisor.drill(tag, 'app-kill');
+    t.deepEqual([second.kept, second.lost], [all, 0]);
+    t.not(guestOf(await supervisor.status(tag), 'primary').bootId, bootId, 'the backup has taken over');
+  });
+});
