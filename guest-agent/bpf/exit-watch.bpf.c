@@ -80,6 +80,10 @@ struct sock {
 	__u16 sk_protocol;
 } CORE;
 
+struct inet_sock {
+	__u16 inet_sport;
+} CORE;
+
 struct tcp_sock {
 	__u32 rcv_nxt;
 } CORE;
@@ -284,6 +288,10 @@ int BPF_PROG(socket_state, const struct sock *sk, const int from, const int to)
 	__u32 port = sk->__sk_common.skc_num;
 	__u8 one = 1;
 
+	/* With unread input the kernel gives the port back before it says that it closes; what it puts into segments stays. */
+	if (!port)
+		port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+	asm volatile("" : "+r"(port)); /* the verifier does not know of what bpf_ntohs is worth, and wants has_port to mask it */
 	if (!s || sk->sk_protocol != IPPROTO_TCP || !has_port(s->ports, port))
 		return 0;
 	if (to == LISTEN) {

@@ -8,6 +8,8 @@ import { allAtWork, LONG_LOAD, type Stage, undisturbed } from '../lib/stage.js';
 import { guestOf } from '../lib/supervisor.js';
 
 const appliance = join(repositoryRoot(), 'test/appliances/crash.yaml');
+/** Outlives two deaths, without a boot between them. */
+const LOAD = { ...LONG_LOAD, downloadRate: 400_000, uploadMiB: 10, requests: 300 };
 const WHOLE: DrillFault[] = ['app-kill', 'app-stop', 'app-segv'];
 
 test('the whole service is killed, stopped by mistake, or crashes: the backup takes over, and nobody hears a goodbye', async t => {
@@ -51,8 +53,7 @@ async function touched({ supervisor, tag }: Stage): Promise<{ replayed: number; 
 }
 
 test('one process of many is killed or crashes: its connections alone are replayed, in the same guest', async t => {
-  const load = { ...LONG_LOAD, requests: 300 };
-  await undisturbed(t, { tag: 'appone', appliance, load }, async stage => {
+  await undisturbed(t, { tag: 'appone', appliance, load: LOAD }, async stage => {
     const { tag, lab, supervisor, traffic } = stage;
     const { bootId } = guestOf(await supervisor.status(tag), 'primary');
     const all = traffic.clients.length;
@@ -95,7 +96,7 @@ test('one process of many is killed or crashes: its connections alone are replay
 
 test('restart: a service that dies starts again in the same guest; dies it again, the backup takes over', async t => {
   const config = { recovery: { onApplicationExit: 'restart' } };
-  await undisturbed(t, { tag: 'appagain', appliance, config, load: LONG_LOAD }, async stage => {
+  await undisturbed(t, { tag: 'appagain', appliance, config, load: LOAD }, async stage => {
     const { tag, supervisor, traffic } = stage;
     const all = traffic.clients.length;
     const { bootId } = guestOf(await supervisor.status(tag), 'primary');
@@ -103,8 +104,8 @@ test('restart: a service that dies starts again in the same guest; dies it again
     const first = await supervisor.drill(tag, 'app-kill');
     t.is(first.cause, 'application-exit');
     t.is(first.lost, 0);
-    t.is(first.kept, all - LONG_LOAD.uploads, 'those of the other service were not touched');
-    t.deepEqual(await touched(stage), { replayed: first.kept, untouched: LONG_LOAD.uploads });
+    t.is(first.kept, all - LOAD.uploads, 'those of the other service were not touched');
+    t.deepEqual(await touched(stage), { replayed: first.kept, untouched: LOAD.uploads });
     const took = first.lastSpliceAt! - first.faultAt!;
     t.log(
       `restart: detected after ${(first.detectedAt - first.faultAt!).toFixed(0)} ms, done after ${took.toFixed(0)} ms`,
