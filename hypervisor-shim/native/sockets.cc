@@ -57,6 +57,8 @@ static Napi::Value replayConnect(const Napi::CallbackInfo &info)
 		option(env, fd, "IP_TRANSPARENT", IPPROTO_IP, IP_TRANSPARENT, 1);
 	option(env, fd, "SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR, 1);
 	option(env, fd, "TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, 1);
+	/* what the guest sends as urgent counts like any other byte of its output */
+	option(env, fd, "SO_OOBINLINE", SOL_SOCKET, SO_OOBINLINE, 1);
 	option(env, fd, "SO_RCVBUFFORCE", SOL_SOCKET, SO_RCVBUFFORCE, intArg(info, 5));
 	if (bind(fd, &from.any, from.length())) {
 		int err = errno;
