@@ -35,7 +35,12 @@ const STEPS: Step[] = [
     args: ['fixtures', 'fixtures6'],
     env: { HOLDFAST_SEEDS: '2000' },
   },
-  { name: 'long transfers', script: 'test/run.js', args: ['netns'], env: { HOLDFAST_LONG: '1' } },
+  {
+    name: 'long transfers, more faults in a row',
+    script: 'test/run.js',
+    args: ['netns', 'vm'],
+    env: { HOLDFAST_LONG: '1' },
+  },
   { name: 'sweep', script: 'test/sweep/sweep.js' },
   { name: 'demo: guest panic, 50 connections', script: 'test/demo/demo.js' },
   { name: 'demo: vm-kill, 50 connections', script: 'test/demo/demo.js', env: { SCENARIO: 'vm-kill' } },

@@ -5,7 +5,10 @@ import { allAtWork, LONG_LOAD, undisturbed } from '../lib/stage.js';
 const FAILOVERS = 5;
 const FAULTS = ['guest-panic', 'vm-kill'] as const;
 
-test('five failovers in a row under continuous load', async t => {
+// The drills are five in a row, too; these are of the kinds that have nothing in common.
+const long = process.env.HOLDFAST_LONG ? test : test.skip;
+
+long('five failovers in a row under continuous load', async t => {
   await undisturbed(t, { tag: 'five', load: LONG_LOAD }, async stage => {
     const { tag, supervisor, traffic } = stage;
     const bootIds = new Set<string | undefined>();
