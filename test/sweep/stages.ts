@@ -190,6 +190,14 @@ export const STAGES: Record<string, Stage> = {
     server: [['take', ASK], ['send', ASK], ['urgent'], ['send', ASK], STOP, ['send', ANSWER], ...OVER],
     reached: flowIs(f => f.out_acked === BigInt(2 * ASK + 1)),
   },
+  'urgent data to the client, then more input': {
+    client: [['send', ASK], ['take', 2 * ASK + 1], ['send', ASK], ['take', ANSWER], ...OVER],
+    server: [
+      ...([['take', ASK], ['send', ASK], ['urgent'], ['send', ASK]] as Step[]),
+      ...([['take', ASK], STOP, ['send', ANSWER], ...OVER] as Step[]),
+    ],
+    reached: flowIs((f, s) => f.g_ack === BigInt(2 * ASK) && s.server.has('stop')),
+  },
   'server speaks first': {
     client: [['take', 100], ['send', 50], ['take', 100], GO, ['send', 50], ['take', 100], ...OVER],
     server: [['send', 100], ...repeat(2, ['take', 50], ['send', 100]), ...OVER],
