@@ -32,6 +32,8 @@ export function controlFlow(m: Ssw, c: Change): keyof typeof RESULT {
       return spill(m, f, c.first ?? 0, c.count ?? 0);
     case 'HOLD':
       return hold(f, c);
+    case 'YIELD':
+      return yieldAt(f, c);
     case 'LOSE':
     case 'CLOSE':
       f.lost ||= c.op === 'LOSE';
@@ -64,6 +66,19 @@ function hold(f: Flow, c: Change): 'DONE' | 'STALE' {
   if (f.state === 'CLOSED' || f.state === 'DIVERGED') return 'STALE';
   if (f.owner !== c.slot || f.epoch === 0 || f.epoch !== c.epoch) return 'STALE';
   f.epoch = 0;
+  return 'DONE';
+}
+
+/** As `hold`, where nothing is under way; and it begins anew there. */
+function yieldAt(f: Flow, c: Change): 'DONE' | 'STALE' | 'MORE_INPUT' {
+  const input = f.in_end === c.in_end && f.g_ack === f.in_end && f.input.end <= f.in_end;
+  const output = f.out_sent === c.out && f.out_acked === f.out_sent;
+  const goesOn = f.fin_in === undefined && f.fin_out === undefined && !f.unlogged;
+  if (!input || !output || !goesOn) return 'MORE_INPUT';
+  if (hold(f, c) === 'STALE') return 'STALE';
+  f.in_base = f.in_end;
+  f.out_base = f.out_sent;
+  f.in_first = Math.max(f.in_first, rules.inputIndex(f.in_base));
   return 'DONE';
 }
 
