@@ -125,6 +125,25 @@ export class LogStore {
     return start === undefined ? undefined : this.slabs.subarray(start, start + inputSegmentBytes(index));
   }
 
+  /** Captured output from `from` on, as far as it is there without a gap: at most `most` bytes, none if the first is not there. */
+  output(flow: number, from: bigint, most: number): Uint8Array {
+    const found = new Uint8Array(most);
+    let n = 0;
+    while (n < most) {
+      const at = from + BigInt(n);
+      const start = this.find(flow, KIND.OUTPUT, Number(at >> BigInt(CONST.SMALL_SHIFT)));
+      if (start === undefined) break;
+      const offset = Number(at & BigInt(CONST.SMALL_BYTES - 1));
+      const present = this.slabs.subarray(start + CONST.SMALL_BYTES);
+      let end = offset;
+      while (end < CONST.SMALL_BYTES && n + end - offset < most && present[end >>> 3]! & (1 << (end & 7))) end++;
+      found.set(this.slabs.subarray(start + offset, start + end), n);
+      n += end - offset;
+      if (end < CONST.SMALL_BYTES) break;
+    }
+    return found.subarray(0, n);
+  }
+
   /** The flow's causal marks in order of input position. A count beyond what the log could ever hold is not believed. */
   marks(flow: number, count: number): CausalMark[] {
     const marks: CausalMark[] = [];
