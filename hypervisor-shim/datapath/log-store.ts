@@ -136,7 +136,8 @@ export class LogStore {
       const offset = Number(at & BigInt(CONST.SMALL_BYTES - 1));
       const present = this.slabs.subarray(start + CONST.SMALL_BYTES);
       let end = offset;
-      while (end < CONST.SMALL_BYTES && n + end - offset < most && present[end >>> 3]! & (1 << (end & 7))) end++;
+      while (end < CONST.SMALL_BYTES && n + end - offset < most && present[end >>> 3]! & (1 << (end & 7)))
+        end++;
       found.set(this.slabs.subarray(start + offset, start + end), n);
       n += end - offset;
       if (end < CONST.SMALL_BYTES) break;

@@ -34,6 +34,10 @@ export function controlFlow(m: Ssw, c: Change): keyof typeof RESULT {
       return hold(f, c);
     case 'YIELD':
       return yieldAt(f, c);
+    case 'LEAVE':
+      if (f.owner !== c.slot || f.epoch !== (c.epoch ?? 0)) return 'STALE';
+      f.leaves = (c.count ?? 0) !== 0;
+      return 'DONE';
     case 'LOSE':
     case 'CLOSE':
       f.lost ||= c.op === 'LOSE';
@@ -57,6 +61,7 @@ function replay(f: Flow, c: Change): 'DONE' | 'STALE' {
   f.translated = true;
   f.replay_wscale = 0;
   f.k = undefined;
+  f.leaves = false;
   f.compare_end = Math.max(f.compare_end, f.out_sent); // P2: whatever was ever sent
   return 'DONE';
 }
@@ -66,6 +71,7 @@ function hold(f: Flow, c: Change): 'DONE' | 'STALE' {
   if (f.state === 'CLOSED' || f.state === 'DIVERGED') return 'STALE';
   if (f.owner !== c.slot || f.epoch === 0 || f.epoch !== c.epoch) return 'STALE';
   f.epoch = 0;
+  f.leaves = false;
   return 'DONE';
 }
 

@@ -18,6 +18,7 @@ static __always_inline __u32 begin_replay(struct hf_flow *f, const struct hf_req
 	f->answered = 0;
 	f->replay_wscale = 0;
 	f->k = 0;
+	f->leaves = 0;
 	if (f->out_sent > f->compare_end)
 		f->compare_end = f->out_sent;
 	return HF_DONE;
@@ -34,6 +35,7 @@ static __always_inline __u32 hold(struct hf_flow *f, const struct hf_request *r)
 	    !r->epoch || f->epoch != r->epoch)
 		return HF_STALE;
 	f->epoch = 0;
+	f->leaves = 0;
 	return HF_DONE;
 }
 
@@ -151,6 +153,11 @@ static __always_inline __u32 change_flow(struct hf_flow *f, const struct hf_cont
 		return hold(f, r);
 	case HF_OP_YIELD:
 		return yield(f, r);
+	case HF_OP_LEAVE:
+		if (f->owner != r->slot || f->epoch != r->epoch)
+			return HF_STALE;
+		f->leaves = r->count != 0;
+		return HF_DONE;
 	case HF_OP_LOSE:
 		f->lost = 1;
 		/* fallthrough */

@@ -59,7 +59,7 @@ test('a request and its response, byte by byte', t => {
     talk.input.say(byte);
     t.is(talk.boundary, undefined);
   }
-  for (const byte of ok(3) + 'ab') {
+  for (const byte of `${ok(3)}ab`) {
     talk.output.say(byte);
     t.is(talk.boundary, undefined);
   }
