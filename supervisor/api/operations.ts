@@ -100,7 +100,7 @@ export const OPERATIONS = {
       fresh: z.boolean().optional().describe('with `boot`: in place of the one that there is'),
     }),
     response: schemas.backupStatus,
-    errors: [400, 404, 409, 501],
+    errors: [400, 404, 409],
   }),
   grants: operation('GET', '/grants', 'What active guests may ask for', {
     query: z.strictObject({ service: serviceName.optional() }),

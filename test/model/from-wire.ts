@@ -60,9 +60,6 @@ function judge(m: Ssw, f: Flow, s: Segment): Counter | undefined {
     if (s.ts) f.c_tsval = later(f.c_tsval, s.ts[0]);
     if (s.ts && start <= f.in_acked) f.ts_recent = later(f.ts_recent, s.ts[0]);
     rules.closeIfDone(f);
-    if (f.leaves && rules.isCurrent(m, f) && beginsAnew(f, start, s.data.length)) {
-      f.epoch = 0; // held
-    }
   }
   if (old && (s.data.length > 0 || has(s, 'F'))) return 'DROP_OLD';
   // L7: the stream ends at one place; nothing lies behind it.
@@ -78,6 +75,7 @@ function judge(m: Ssw, f: Flow, s: Segment): Counter | undefined {
   if (from < end && f.unlogged) {
     f.in_end = Math.max(f.in_end, end, f.input.end); // L6: then the end of what was delivered
   } else if (from < end) {
+    if (f.leaves && rules.isCurrent(m, f) && beginsAnew(f, from)) f.epoch = 0; // held
     if (advances) mark(f, from, Math.max(0, ack));
     const why = rules.logInput(f, from, s.data.subarray(from - start));
     if (why) return why;
@@ -91,11 +89,11 @@ function judge(m: Ssw, f: Flow, s: Segment): Counter | undefined {
 }
 
 /** A new exchange, as far as can be told without reading: what came before is answered, and nothing is on its way. */
-function beginsAnew(f: Flow, start: Position, bytes: number): boolean {
+function beginsAnew(f: Flow, start: Position): boolean {
   const served = f.state === 'TRACKED' || f.state === 'SPLICED';
   const taken = f.g_ack === f.in_end && f.input.end <= f.in_end;
   const answered = f.head_in === f.in_end && f.out_acked === f.out_sent;
-  return served && bytes > 0 && start === f.in_end && taken && answered;
+  return served && start === f.in_end && taken && answered;
 }
 
 /** A causal mark: what the client had acknowledged when it sent this byte, where the marks so far do not say it. */

@@ -61,9 +61,9 @@ static __always_inline int is_old(const struct hf_flow *f, const struct packet *
  * Input begins that no output has been sent after yet, and all before it was answered and acknowledged: a new exchange, as far as can be
  * told here. User space, which has the log to read, says whether it is one before it lets go of what was before.
  */
-static __always_inline int begins_anew(const struct hf_flow *f, const struct packet *p, __s64 start)
+static __always_inline int begins_anew(const struct hf_flow *f, __s64 start)
 {
-	return p->len && f->state != HF_CLOSED && start == (__s64)f->in_end && f->g_ack == f->in_end && f->head_in == f->in_end &&
+	return f->state != HF_CLOSED && start == (__s64)f->in_end && f->g_ack == f->in_end && f->head_in == f->in_end &&
 	       f->out_acked == f->out_sent && !f->islands && !f->claim_used[0] && !f->claim_used[1];
 }
 
@@ -117,10 +117,6 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 		if (p->has_ts && start <= (__s64)f->in_acked && (__s32)(p->tsval - f->ts_recent) > 0)
 			f->ts_recent = p->tsval;
 		close_if_done(f, now);
-		if (f->leaves && a->ifindex && begins_anew(f, p, start)) {
-			f->epoch = 0; /* held, until user space has looked at it */
-			a->ifindex = 0;
-		}
 	}
 	if (a->translated) {
 		__u64 seen = ack > (__s64)f->g_snd_nxt ? f->g_snd_nxt : ack;
@@ -170,6 +166,11 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 			pass_unlogged(f, end, p->flags & TH_FIN);
 			a->release = may_release(f);
 			return;
+		}
+		if (f->leaves && a->ifindex && begins_anew(f, start)) {
+			f->epoch = 0; /* held, until user space has looked at it */
+			a->ifindex = 0;
+			a->turn = TURN_HOLD;
 		}
 		a->claim = claim(f, start, end);
 		if (a->claim < 0) {

@@ -85,7 +85,7 @@ export class FakeSupervisor implements RunningSupervisor {
 
   async backup(service: string, { operation, address }: BackupCommand): Promise<BackupStatus> {
     if (operation === 'migrate') {
-      throw new HoldfastError('HF_MIGRATE_NOT_BUILT', 'it is not built yet', 'Wait for a later version.');
+      throw new HoldfastError('HF_MIGRATE_STORAGE', 'its storage is handed over', 'Use a drill.');
     }
     const common = { service, phase: 'protected' as const, guest: `${service}-b`, vcpuMs: 700.2 };
     const addresses = { managementAddress: '192.168.77.3/24', furtherAddress: address };
