@@ -4,6 +4,8 @@
  */
 import type { Boundary, Stream, Tracker } from './stream.js';
 
+/** What a mask has taken from a head (replay/masks); nothing else may be missing in one. */
+const MASKED_FIELD = /^(?:date|expires): \0+$/i;
 /** A longer head is no head. */
 const HEAD_BYTES = 65_536;
 const FIRST_READ = 2048;
@@ -200,7 +202,8 @@ function parseHead(text: string, end: bigint): Head {
   const fields = new Map<string, string[]>();
   for (const one of rest) {
     const [, name, value] = FIELD.exec(one) ?? [];
-    if (name === undefined) throw new Unknowable('a line that is no field');
+    if (name === undefined || (one.includes('\0') && !MASKED_FIELD.test(one)))
+      throw new Unknowable('a line that is no field');
     const key = name.toLowerCase();
     fields.set(key, [...(fields.get(key) ?? []), value!]);
   }

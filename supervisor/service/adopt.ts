@@ -45,7 +45,7 @@ export async function adoptGuests(p: Protection, saved: SavedService): Promise<v
   p.generation = saved.generation;
   p.holder = guests.find(({ guest }) => guest.name === saved.holder)?.guest;
   p.migration = saved.migration;
-  p.phase = 'unprotected';
+  p.phase = saved.migration ? 'migrating' : 'unprotected';
   p.reason = 'taken over from an earlier supervisor';
   p.primary = primary;
   const formers: GuestVm[] = [];

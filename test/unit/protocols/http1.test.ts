@@ -136,6 +136,22 @@ test('chunks: each size must be in the log', t => {
   t.deepEqual(talk.boundary, boundary, 'of what was not captured nobody can tell where it ends');
 });
 
+test('a date that a mask has taken from the log is no obstacle; any other gap is one', t => {
+  const head = (hidden: string): string => `HTTP/1.1 200 OK\r\n${hidden}\r\nContent-Length: 0\r\n\r\n`;
+  for (const [hidden, known] of [
+    ['Date: \0\0\0\0', true],
+    ['expires: \0', true],
+    ['Date: \0\0HTTP/1.1 200 OK', false],
+    ['X-Date: \0\0', false],
+    ['Content-Length: \0', false],
+  ] as const) {
+    const talk = new Talk();
+    talk.input.say(GET);
+    talk.output.say(head(hidden));
+    t.is(talk.boundary !== undefined, known, JSON.stringify(hidden));
+  }
+});
+
 test('what is no sequence of exchanges is never between two', t => {
   const hopeless: [string, string, string][] = [
     ['a tunnel', 'CONNECT a:1 HTTP/1.1\r\n\r\n', ok(0)],
