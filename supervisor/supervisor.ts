@@ -8,6 +8,8 @@ import type {
   Grant,
   Incident,
   IncidentDetail,
+  MigrationReport,
+  MigrationRequest,
   RecoveryReport,
   ServiceStatus,
 } from './api/types.js';
@@ -105,6 +107,14 @@ export class Supervisor implements RunningSupervisor {
 
   async drill(name: string, fault: DrillFault): Promise<RecoveryReport> {
     return this.#service(name).drill(fault);
+  }
+
+  async migrate(name: string, request: MigrationRequest): Promise<MigrationReport> {
+    return this.#service(name).migrate(request);
+  }
+
+  async abortMigration(name: string): Promise<MigrationReport> {
+    return this.#service(name).abortMigration();
   }
 
   incidents(service?: string): Promise<Incident[]> {

@@ -43,6 +43,8 @@ const UNITS_PER_SLAB = CONST.SLAB_BYTES >>> CONST.UNIT_SHIFT;
 
 /** So many times what the log holds of marks may have been made; those that found no room are in no segment. */
 const MARKS_LOST = 4;
+/** Longest span that a mask takes out (`LONGEST_DATE` in replay/masks). */
+const MASKED = 64;
 /** A flow has at most so many segments of one kind (`INDEX_MASK` in bpf/log.h). */
 const INDEXES = 2 ** 28;
 
@@ -123,6 +125,30 @@ export class LogStore {
   inputSegment(flow: number, index: number): Uint8Array | undefined {
     const start = this.find(flow, KIND.INPUT, index);
     return start === undefined ? undefined : this.slabs.subarray(start, start + inputSegmentBytes(index));
+  }
+
+  /**
+   * Captured output from `from` on, at most `most` bytes, as far as it is there; none if the first is not. Up to `MASKED` bytes between others
+   * that are not there (a mask has taken them from the comparator) read as zeros.
+   */
+  output(flow: number, from: bigint, most: number): Uint8Array {
+    const found = new Uint8Array(most);
+    let end = 0;
+    let start: number | undefined;
+    for (let n = 0; n < most && n - end <= MASKED; n++) {
+      const at = from + BigInt(n);
+      const offset = Number(at & BigInt(CONST.SMALL_BYTES - 1));
+      if (n === 0 || offset === 0)
+        start = this.find(flow, KIND.OUTPUT, Number(at >> BigInt(CONST.SMALL_SHIFT)));
+      const isPresent =
+        start !== undefined &&
+        (this.slabs[start + CONST.SMALL_BYTES + (offset >>> 3)]! & (1 << (offset & 7))) !== 0;
+      if (isPresent) {
+        found[n] = this.slabs[start! + offset]!;
+        end = n + 1;
+      } else if (n === 0) break;
+    }
+    return found.subarray(0, end);
   }
 
   /** The flow's causal marks in order of input position. A count beyond what the log could ever hold is not believed. */

@@ -26,6 +26,8 @@ export interface RecoverCommand {
   deadlineMs: number;
   /** Nobody else replays: flows that an earlier replay into the same guest left half-way begin anew. */
   resume?: boolean;
+  /** Not those that have left a guest which is well (`leaves`): who moves them says when. */
+  gentle?: boolean;
 }
 
 /** Lets a worker look whether it is to end. */

@@ -131,7 +131,7 @@ class Recovery {
   private collect(): boolean {
     let found = false;
     for (const { id, flow } of this.path.flows()) {
-      if (flow.state === STATE.CLOSED) continue;
+      if (flow.state === STATE.CLOSED || (flow.leaves && this.command.gentle)) continue;
       if (this.path.inCurrentEpoch(flow) && !(this.command.resume && isHalfReplayed(flow))) continue;
       const key = `${id}.${flow.generation}`;
       if (this.seen.has(key)) continue;
@@ -158,6 +158,14 @@ class Recovery {
       for (const frame of resetsOfReplay(flow, setup)) this.toGuest(frame);
   }
 
+  /** The guest that has it so far may be well, and would hold it for ever. */
+  private letGo(flow: Flow): void {
+    const { slot } = this.command;
+    const owner = this.path.control.slots(flow.owner);
+    if (flow.owner !== slot && owner.epoch !== 0)
+      native.packetSend(this.packets, owner.ifindex, resetToGuest(flow, setup));
+  }
+
   private launch(): void {
     for (let i = this.retries.length - 1; i >= 0; i--) {
       if (this.retries[i]!.at > now()) continue;
@@ -174,6 +182,7 @@ class Recovery {
         this.lose(replay, 'unprotected', `unprotected since ${why}`);
         continue;
       }
+      this.letGo(replay.flow);
       const outcome = attempt(() => {
         applyMasks(this.path, replay.flow, setup.masks);
         const begun = replay.begin(this.command.slot, this.command.epoch);

@@ -18,6 +18,8 @@ import type {
   HoldfastEvent,
   Incident,
   IncidentDetail,
+  MigrationReport,
+  MigrationRequest,
   RecoveryReport,
   ServiceStatus,
 } from './types.js';
@@ -51,6 +53,14 @@ export class ControlClient implements ControlOperations {
 
   drill(service: string, fault: DrillFault): Promise<RecoveryReport> {
     return this.#call('drill', { params: { name: service }, body: { fault } });
+  }
+
+  migrate(service: string, request: MigrationRequest): Promise<MigrationReport> {
+    return this.#call('migrate', { params: { name: service }, body: request });
+  }
+
+  abortMigration(service: string): Promise<MigrationReport> {
+    return this.#call('abortMigration', { params: { name: service } });
   }
 
   backup(service: string, command: BackupCommand): Promise<BackupStatus> {

@@ -17,8 +17,7 @@ const MEANINGS: [code: RegExp, status: number, exit: number][] = [
   [/_(EXISTS|BUSY)$|^HF_ALREADY_/, 409, EXIT.failed],
   [/^HF_(SERVICE_(ELSEWHERE|ORPHANED)|STOPPING|DRILL_NO_BACKUP)$/, 409, EXIT.failed],
   [/^HF_BACKUP_ADDRESS$/, 400, EXIT.usage],
-  [/^HF_BACKUP_(MISSING|SUSPENDED)$/, 409, EXIT.failed],
-  [/_NOT_BUILT$/, 501, EXIT.failed],
+  [/^HF_BACKUP_(MISSING|SUSPENDED)$|^HF_MIGRATE_/, 409, EXIT.failed],
   [/^HF_SHUTTING_DOWN$/, 503, EXIT.failed],
 ];
 

@@ -9,7 +9,6 @@ const ERROR_TEXT: Record<number, string> = {
   404: 'there is no such service or operation',
   409: 'it cannot be done now, or collides with what there is',
   500: 'it failed',
-  501: 'it is not built yet',
   503: 'the daemon is ending',
 };
 

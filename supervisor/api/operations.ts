@@ -76,6 +76,22 @@ export const OPERATIONS = {
     response: schemas.recoveryReport,
     errors: [400, 404, 409],
   }),
+  migrate: operation(
+    'POST',
+    '/services/{name}/migrate',
+    'Makes the backup the primary; answers when that has ended',
+    {
+      params: z.object({ name: serviceName }),
+      body: schemas.migrationRequest,
+      response: schemas.migrationReport,
+      errors: [400, 404, 409],
+    },
+  ),
+  abortMigration: operation('POST', '/services/{name}/migrate/abort', 'Takes a migration under way back', {
+    params: z.object({ name: serviceName }),
+    response: schemas.migrationReport,
+    errors: [400, 404, 409],
+  }),
   backup: operation('POST', '/services/{name}/backup', 'Commands the backup; answers when that is done', {
     params: z.object({ name: serviceName }),
     body: z.strictObject({
@@ -84,7 +100,7 @@ export const OPERATIONS = {
       fresh: z.boolean().optional().describe('with `boot`: in place of the one that there is'),
     }),
     response: schemas.backupStatus,
-    errors: [400, 404, 409, 501],
+    errors: [400, 404, 409],
   }),
   grants: operation('GET', '/grants', 'What active guests may ask for', {
     query: z.strictObject({ service: serviceName.optional() }),

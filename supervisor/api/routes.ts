@@ -31,6 +31,8 @@ export function addRoutes(app: FastifyInstance, options: RouteOptions): void {
     protect: ({ body }) => operations.protect(body.config, body.source),
     connections: ({ query }) => operations.connections(query.service),
     drill: ({ params, body }) => operations.drill(params.name, body.fault),
+    migrate: ({ params, body }) => operations.migrate(params.name, body),
+    abortMigration: ({ params }) => operations.abortMigration(params.name),
     backup: ({ params, body }) => operations.backup(params.name, body),
     grants: ({ query }) => operations.grants(query.service),
     grant: ({ params, body }) => operations.grant(params.name, body.operations, body.granted),

@@ -47,6 +47,7 @@ export const servicePhase = z.enum([
   'protected',
   'unprotected',
   'recovering',
+  'migrating',
   'stopping',
   'failed',
 ]);
@@ -55,10 +56,13 @@ const guestState = z
   .enum(['booting', 'ready', 'active', 'suspended', 'crashed', 'aside', 'off'])
   .describe('`aside`: failed, cut off from the service network, and runs on for diagnosis');
 
+/** `leaving`: in a migration the primary of before, which finishes what it has begun; `former`: failed. */
+export const GUEST_ROLES = ['primary', 'backup', 'leaving', 'former'] as const;
+
 const guestStatus = z
   .object({
     name: z.string().describe('libvirt domain name'),
-    role: z.enum(['primary', 'backup', 'former']).describe('what it is, or, while it boots, is to become'),
+    role: z.enum(GUEST_ROLES).describe('what it is, or, while it boots, is to become'),
     state: guestState,
     bootId: z.string().optional(),
     vcpuMs: z.number().describe('vCPU time used so far'),
@@ -98,6 +102,45 @@ const fault = z
   .object({ cause: recoveryCause, detail: z.string(), at: moment.describe('when it was detected') })
   .meta({ id: 'Fault' });
 
+/** What becomes of connections that are in the midst of an exchange when the deadline of a migration comes. */
+export const DEADLINE_POLICIES = ['replay', 'wait', 'abort'] as const;
+
+export const migrationPlan = z
+  .object({
+    from: z.string().describe('the guest that is left'),
+    to: z.string(),
+    startedAt: moment,
+    deadlineAt: moment,
+    policy: z
+      .enum(DEADLINE_POLICIES)
+      .describe('for connections that still are in the midst of an exchange at `deadlineAt`'),
+    moved: count.describe('connections that went between two exchanges'),
+    replayed: count.describe('those of which an exchange was begun again, at the deadline or after a fault'),
+    lost: count,
+    why: z.string().optional().describe('it goes back, and why'),
+  })
+  .meta({ id: 'Migration', description: 'A planned change of the active guest, while both serve.' });
+
+export const migrationStatus = migrationPlan.extend({
+  left: count.describe('connections that the guest that is left still has'),
+});
+
+export const migrationReport = migrationPlan
+  .extend({
+    outcome: z
+      .enum(['done', 'aborted', 'failed'])
+      .describe(
+        '`aborted`: connections went back; `failed`: by a fault, which is recovered from as any other',
+      ),
+    endedAt: moment,
+  })
+  .meta({ id: 'MigrationReport' });
+
+export const migrationRequest = z.strictObject({
+  drainMs: z.int().min(0).max(86_400_000).describe('until the deadline'),
+  policy: z.enum(DEADLINE_POLICIES),
+});
+
 export const serviceStatus = z
   .object({
     name: z.string(),
@@ -129,6 +172,7 @@ export const serviceStatus = z
       ),
     }),
     guests: z.array(guestStatus),
+    migration: migrationStatus.optional().describe('only while one is under way'),
     log: z.object({
       ...{ segmentsFree: count, segmentsTotal: count },
       usedBytes: count.describe('of the stretches of its memory that are in use'),

@@ -6,6 +6,12 @@ import type * as schemas from './schemas.js';
 export type ServicePhase = z.infer<typeof schemas.servicePhase>;
 export type ServiceStatus = z.infer<typeof schemas.serviceStatus>;
 export type GuestStatus = ServiceStatus['guests'][number];
+export type GuestRole = (typeof schemas.GUEST_ROLES)[number];
+export type DeadlinePolicy = (typeof schemas.DEADLINE_POLICIES)[number];
+export type MigrationRequest = z.infer<typeof schemas.migrationRequest>;
+/** A planned change of the active guest, as the state file has it: a successor of the supervisor goes on with it. */
+export type MigrationPlan = z.infer<typeof schemas.migrationPlan>;
+export type MigrationReport = z.infer<typeof schemas.migrationReport>;
 export type BackupStatus = z.infer<typeof schemas.backupStatus>;
 export type BackupOperation = z.infer<typeof schemas.backupOperation>;
 /** What the active guest of a service may ask for. */
@@ -41,6 +47,10 @@ export interface SupervisorOperations {
   connections(service?: string): Promise<ConnectionStatus[]>;
   /** Injects a fault into the primary and waits for the recovery's end. */
   drill(service: string, fault: DrillFault): Promise<RecoveryReport>;
+  /** Makes the backup the primary while both are well; resolves when that has ended, one way or the other. */
+  migrate(service: string, request: MigrationRequest): Promise<MigrationReport>;
+  /** Takes a migration that is under way back. */
+  abortMigration(service: string): Promise<MigrationReport>;
   /** One of the operations on a backup; resolves with how it is then. */
   backup(service: string, command: BackupCommand): Promise<BackupStatus>;
   /** Of one service, or of all that run. */

@@ -11,7 +11,7 @@ import { table } from './table.js';
 const HELP: Record<Exclude<BackupOperation, 'boot' | 'address'>, string> = {
   suspend: 'suspend it again, after `wake`',
   wake: 'let it run for maintenance, reached on its management address; it still takes over if it must',
-  migrate: 'make it the primary (not built yet)',
+  migrate: 'begin to make it the primary (`holdfast migrate` waits for the end, and has options)',
   status: 'how it is',
 };
 

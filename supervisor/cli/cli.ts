@@ -4,6 +4,7 @@ import type { DrillFault } from '../api/types.js';
 import { addBackupCommands } from './backup-commands.js';
 import * as commands from './commands.js';
 import { doctor } from './doctor.js';
+import { addMigrateCommand } from './migrate.js';
 import { EXIT, Output } from './output.js';
 import type { SupervisorFactory } from './supervisor-factory.js';
 import { version } from './version.js';
@@ -11,7 +12,7 @@ import { version } from './version.js';
 const EPILOGUE = `
 Exit codes:
   0  done
-  1  the operation failed, or a drill lost connections
+  1  the operation failed, or a drill or migration lost connections
   2  wrong usage or configuration
 
 Environment:
@@ -164,6 +165,8 @@ function buildProgram(run: commands.Run, output: Output): Command {
     .action((service: string, options: { fault: DrillFault }, command: Command) =>
       run(command, context => commands.drill(context, service, options.fault)),
     );
+
+  addMigrateCommand(program, run);
 
   program
     .command('doctor')

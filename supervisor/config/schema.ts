@@ -94,6 +94,14 @@ const ports = z
   .max(16, { error: 'a list of 1 to 16 ports' })
   .refine(list => new Set(list).size === list.length, { error: 'a list without repeated ports' });
 
+/** By port: what its connections speak, for which it can be told where one exchange ends and the next begins. */
+const protocols = (() => {
+  const error = 'a mapping from ports to http';
+  return z
+    .record(z.string().regex(/^\d+$/, { error }), oneOf('http'), { error })
+    .transform(given => given as Record<number, 'http'>);
+})();
+
 /** Where the guests come from. The two kinds are kept apart by `kind`, so that no code can use half of each. */
 const source = mapping({
   image: text(/\S/, 'a path to an appliance directory or its YAML').optional(),
@@ -144,6 +152,7 @@ export const serviceSchema = mapping({
   address6: serviceAddress6.optional(),
   gateway6: gateway6.optional(),
   ports,
+  protocols: protocols.default({}),
   source,
   uplink: mapping({
     bridge: text(/^(?!\.{1,2}$)[^\s/:]{1,15}$/, 'the name of a bridge on this host (at most 15 characters)'),
@@ -227,6 +236,11 @@ export const serviceSchema = mapping({
     if (network && management && overlaps(network, management)) {
       const message = `a network that does not overlap the service's own, ${config.address}`;
       context.addIssue({ code: 'custom', path: ['management', 'subnet'], message });
+    }
+    for (const port of Object.keys(config.protocols)) {
+      if (config.ports.includes(Number(port))) continue;
+      const message = `one of ports, ${config.ports.join(', ')}`;
+      context.addIssue({ code: 'custom', path: ['protocols', port], message });
     }
     const { probe } = config.detect;
     if (probe?.port !== undefined && !config.ports.includes(probe.port)) {

@@ -47,22 +47,30 @@ export class CrashWatch {
   }
 
   #tick(): void {
-    const { primary, fault } = this.p;
-    if (!primary || fault || primary.state !== 'active') return;
-    const list = primary.channel.takeCrashes();
-    if (list.overflow || list.crashes.length > 0) this.#act(primary, list, now());
+    const { primary, leaving, fault } = this.p;
+    if (primary && !fault && primary.state === 'active') this.#look(primary);
+    if (leaving) this.#look(leaving);
+  }
+
+  #look(guest: GuestVm): void {
+    const list = guest.channel.takeCrashes();
+    if (list.overflow || list.crashes.length > 0) this.#act(guest, list, now());
   }
 
   #act(guest: GuestVm, { crashes, overflow }: CrashList, at: number): void {
     const { p } = this;
     if (overflow) {
       const detail = `more of ${guest.name} has crashed at once than it can tell`;
-      p.primaryFailed('application-exit', detail, at);
+      p.guestFailed(guest, 'application-exit', detail, at);
       return;
     }
     const ended = crashes.find((crash): crash is CrashedProcess => crash.kind === 'service');
     if (ended) {
       const detail = `the service in ${guest.name} ended (pid ${ended.pid}, ${describeStatus(ended.status)})`;
+      if (guest === p.leaving) {
+        p.leavingFailed(guest, detail);
+        return;
+      }
       this.inPlace.serviceDied(guest, ended.service, detail, at);
       if (p.fault) return;
     }
@@ -71,7 +79,8 @@ export class CrashWatch {
       if (crash.kind === 'connection') held += this.#hold(guest, crash, at) ? 1 : 0;
       else if (crash.kind !== 'service') this.#tell(guest, crash, at);
     }
-    if (held > 0) this.inPlace.request(guest, `a process in ${guest.name} died`, at);
+    if (held > 0 && guest === p.leaving) p.replayLate();
+    else if (held > 0) this.inPlace.request(guest, `a process in ${guest.name} died`, at);
   }
 
   /** From here on its client is answered by the data path; what is left of it in the guest goes, without a word. */

@@ -29,7 +29,7 @@ interface Watch {
 }
 
 /**
- * Reads the active guest's control page and its tap once in each heartbeat period: keeps the data path's word "listening" in step
+ * Reads the control page of a guest that serves and its tap once in each heartbeat period: keeps the data path's word "listening" in step
  * with the application, and finds a guest that hangs, is cut off, shuts down, or has lost its service. Panics and dead QEMUs are seen sooner, by events.
  */
 export class Pulse {
@@ -44,6 +44,8 @@ export class Pulse {
     private readonly p: Protection,
     private readonly inPlace: Pick<InPlace, 'serviceDied'>,
     accel: string,
+    /** Which of the guests that serve it watches. */
+    private readonly role: 'primary' | 'leaving' = 'primary',
   ) {
     this.#usual = limitsFor(p.config.detect, accel);
     this.#patient = patient(this.#usual);
@@ -73,14 +75,14 @@ export class Pulse {
     const at = now();
     const lateMs = Math.max(0, at - this.#lastTick - p.config.detect.heartbeatMs);
     this.#lastTick = at;
-    const guest = p.primary;
+    const guest = p[this.role];
     if (!guest || p.fault || guest.state !== 'active') {
       this.#forget();
       return;
     }
     const { heartbeat } = guest.report();
     this.#listen(guest, at);
-    if (p.fault) return;
+    if (p.fault || p[this.role] !== guest) return;
     if (this.#watch?.guest !== guest) this.#forget();
     this.#watch ??= watchOf(p, guest, heartbeat, at);
     const watch = this.#watch;
@@ -108,12 +110,13 @@ export class Pulse {
     p.path.setListening(guest.slot, application === 'listening' && !p.restarting);
     if (application === 'stopping') {
       // Cut off first: from here on no FIN of a service that is stopped gets out.
-      p.primaryFailed('guest-shutdown', `${guest.name} is being shut down from inside`, at);
+      p.guestFailed(guest, 'guest-shutdown', `${guest.name} is being shut down from inside`, at);
       guest.channel.acknowledgeStop();
     } else if (application === 'exited') {
       // The exit watch is faster; but there are guests without it, and supervisors that were not there.
       const detail = `the service in ${guest.name} ended (pid ${pid}, ${describeStatus(exitStatus)})`;
-      this.inPlace.serviceDied(guest, undefined, detail, at);
+      if (guest === p.leaving) p.leavingFailed(guest, detail);
+      else this.inPlace.serviceDied(guest, undefined, detail, at);
     }
   }
 
@@ -149,9 +152,9 @@ export class Pulse {
         await watch.guest.emulatorCameRound(EMULATOR_MS);
         await sleep(BEAT_MS);
       }
-      if (!runs || p.primary !== watch.guest || this.#watch !== watch) return;
+      if (!runs || p[this.role] !== watch.guest || this.#watch !== watch) return;
       if (cause === 'guest-hang' && watch.guest.report().heartbeat !== watch.beat) return;
-      p.primaryFailed(cause, `${watch.guest.name}: ${why}`, now());
+      p.guestFailed(watch.guest, cause, `${watch.guest.name}: ${why}`, now());
     } finally {
       this.#asking = false;
     }

@@ -10,7 +10,7 @@ import { TableWatch } from './table-watch.js';
 
 /** What the janitor looks after, and may touch. */
 export type JanitorCharge = Omit<FlowOwners, 'guestIn'> &
-  Pick<Protection, 'replaying' | 'fault' | 'lateFlows' | 'logFull' | 'wake' | 'say'> & {
+  Pick<Protection, 'replaying' | 'fault' | 'exchanges' | 'lateFlows' | 'logFull' | 'wake' | 'say'> & {
     primary: { state: string } | undefined;
     guestIn(slot: number): { name: string; ifindex: number } | undefined;
   };
@@ -72,7 +72,9 @@ export class Janitor {
       else if (!p.path.inCurrentEpoch(flow) || flow.state === STATE.REPLAYING)
         held.add(`${id}.${flow.generation}`);
       else if (abandoned(flow)) p.path.transition(OP.CLOSE, id, flow.generation);
+      else p.exchanges.trim(id, flow);
     }
+    p.exchanges.tidy();
     this.#log.round(unlogged, waiting);
     this.#table.round();
     // Twice in a row: a handshake that has just ended may be on its way into the table.

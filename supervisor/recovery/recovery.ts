@@ -28,7 +28,8 @@ export async function takeOver(
   replayer: Replayer,
 ): Promise<{ report: RecoveryReport; former: GuestVm | undefined }> {
   const former = p.primary;
-  const epoch = p.nextEpoch();
+  // One that was being left still has an epoch, and connections in it.
+  const epoch = p.path.control.slots(backup.slot).epoch || p.nextEpoch();
   p.primary = backup;
   p.backup = undefined;
   p.fault = undefined;
@@ -77,7 +78,7 @@ export async function replayLate(
   guest: GuestVm,
 ): Promise<RecoveryReport | undefined> {
   const { epoch } = p.path.control.slots(guest.slot);
-  const verdicts = await replay(p, replayer, guest, epoch, true);
+  const verdicts = await replay(p, replayer, guest, epoch, { resume: true });
   const { interrupted } = p;
   if (interrupted) {
     p.interrupted = undefined;
@@ -115,11 +116,17 @@ export async function replayInPlace(
   return makeReport(p, crashed, epoch, resumedAt, verdicts);
 }
 
+/** Replays connections that have left another guest, which is well, into `guest`, where it stands in its epoch. */
+export function replayMoved(p: Protection, replayer: Replayer, guest: GuestVm): Promise<FlowVerdict[]> {
+  const { epoch } = p.path.control.slots(guest.slot);
+  return replay(p, replayer, guest, epoch, { gentle: true }, 'connection.moved');
+}
+
 /** What the event log says of a verdict, and a later supervisor reads back (`interrupted`). */
-export function verdictEvent(verdict: FlowVerdict, epoch: number): NewEvent {
+export function verdictEvent(verdict: FlowVerdict, epoch: number, kept = 'connection.kept'): NewEvent {
   const { id: flow, client, port, outcome, code, reason, inputBytes, outputBytes, at } = verdict;
   return {
-    type: `connection.${outcome}`,
+    type: outcome === 'kept' ? kept : 'connection.lost',
     message: `${client} to port ${port}: ${reason}`,
     data: { flow, client, port, code, reason, inputBytes, outputBytes, at, epoch },
   };
@@ -131,14 +138,15 @@ async function replay(
   replayer: Replayer,
   guest: GuestVm,
   epoch: number,
-  resume = false,
+  how: { resume?: boolean; gentle?: boolean } = {},
+  kept = 'connection.kept',
 ): Promise<FlowVerdict[]> {
   p.replaying = true;
   const said = p.unreported;
   replayer.on('verdicts', verdicts => {
     // The last word counts: a connection that was spliced to a guest that then died is judged again.
     for (const verdict of verdicts) said.set(verdictKey(verdict), verdict);
-    p.sayAll(verdicts.map(verdict => verdictEvent(verdict, epoch)));
+    p.sayAll(verdicts.map(verdict => verdictEvent(verdict, epoch, kept)));
   });
   try {
     // What was repeated into an empty directory would be lost.
@@ -157,7 +165,7 @@ async function replay(
       epoch,
       guestIfindex: guest.ifindex,
       deadlineMs: p.config.recovery.replayDeadlineMs,
-      resume,
+      ...how,
     });
     if (fenced) throw new SecondFault(`${guest.name} was fenced while connections were replayed into it`);
     p.unreported = new Map();

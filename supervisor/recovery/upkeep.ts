@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { RecoveryReport } from '../api/types.js';
+import { drain, end, fallBack, switchOver } from '../migration/migration.js';
 import type { GuestVm } from '../service/guest.js';
 import { handOver, isHandedOver } from '../service/hand-over.js';
 import { dumpMemory, keepConsole } from '../service/keepsakes.js';
@@ -45,20 +46,28 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
 
   #next(): Step | undefined {
     const { p } = this;
-    const { primary, backup, replayer, fault } = p;
+    const { primary, replayer, fault, leaving } = p;
     if (!primary) return () => this.#bootPrimary();
+    if (fault && leaving) fallBack(p, leaving);
+    const { backup, migration } = p;
     if (fault) {
       if (backup && replayer) return () => this.#recover(fault, backup);
       if (!backup) p.waitForGuest(fault.detail);
       return backup ? () => p.readyReplayer() : () => this.#bootBackup();
     }
-    const { failedBackup } = p;
-    if (failedBackup) return () => p.removeGuest(failedBackup);
     // While connections are replayed in place that has the replayer, and sees to all that is held.
     if (!p.crashed) {
       if (!replayer) return () => p.readyReplayer();
       if (p.lateFlows || p.interrupted) return () => this.#replayLate(primary);
     }
+    const { failedBackup } = p;
+    if (failedBackup) return () => p.removeGuest(failedBackup);
+    if (migration) {
+      if (leaving && !p.crashed) return () => drain(p, migration, leaving);
+      if (!leaving && backup?.state === 'suspended') return () => switchOver(p, migration, backup);
+      if (!leaving && backup === undefined) end(p, migration, 'failed', 'there is no backup any more');
+    }
+    if (leaving) return undefined;
     if (!backup) return () => this.#bootBackup();
     if (backup.state === 'ready' && !backup.isAwake) return () => this.#suspendBackup(backup);
     if (p.phase !== 'protected' && !p.crashed) {

@@ -44,20 +44,25 @@ export async function adoptGuests(p: Protection, saved: SavedService): Promise<v
   p.epoch = flows.reduce((highest, flow) => Math.max(highest, flow.epoch), Math.max(saved.epoch, ...slots));
   p.generation = saved.generation;
   p.holder = guests.find(({ guest }) => guest.name === saved.holder)?.guest;
-  p.phase = 'unprotected';
+  p.migration = saved.migration;
+  p.phase = saved.migration ? 'migrating' : 'unprotected';
   p.reason = 'taken over from an earlier supervisor';
   p.primary = primary;
   const formers: GuestVm[] = [];
   for (const { guest, role } of guests) {
     if (guest === primary) continue;
-    if (role === 'backup') p.backup = guest;
+    // Of two that serve the other one is being left; one that is fenced has been left.
+    const serves = p.path.control.slots(guest.slot).epoch !== 0;
+    if (saved.migration && serves && !p.leaving) p.leaving = guest;
+    else if (role === 'backup' || role === 'leaving') p.backup = guest;
     else formers.push(guest);
   }
   // The younger one: the primary of the state file, if another has taken over since.
   p.former = formers.find(guest => guest === wasPrimary) ?? formers[0];
   // Events are heard already: what is asked only now cannot be missed.
   await Promise.all(guests.map(({ guest }) => guest.look()));
-  await settle(p, primary, current?.role === 'backup', activeEpoch);
+  const isTakingOver = current?.role === 'backup' && !p.leaving;
+  await settle(p, primary, isTakingOver, activeEpoch);
   // What is left over is no reason not to watch over the service.
   await tidy(
     p,
@@ -67,7 +72,7 @@ export async function adoptGuests(p: Protection, saved: SavedService): Promise<v
   ).catch(error => {
     p.say('service.trouble', `leftovers of an earlier supervisor remain: ${(error as Error).message}`);
   });
-  await recall(p, current?.role === 'backup');
+  await recall(p, isTakingOver);
   // A takeover that was interrupted before the disk had moved may have left nothing else to do.
   p.lateFlows = isHandedOver(p) || [...p.path.flows()].some(({ flow }) => needsReplay(p, flow));
   p.save();
@@ -81,8 +86,10 @@ export async function adoptGuests(p: Protection, saved: SavedService): Promise<v
 
 /** Primary and backup, as they were found. */
 async function settle(p: Protection, primary: GuestVm, takingOver: boolean, epoch: number): Promise<void> {
-  const { backup } = p;
+  const { backup, leaving } = p;
   if (backup?.failure !== undefined) p.backupFailed(backup);
+  if (leaving?.failure !== undefined) p.leavingFailed(leaving, leaving.failure);
+  else if (leaving) leaving.state = 'active';
   const { failure, state } = primary;
   if (failure !== undefined) {
     const cause = state === 'crashed' ? 'guest-panic' : 'guest-gone';

@@ -3,10 +3,19 @@ import type { DataPath } from '../../hypervisor-shim/datapath/datapath.js';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { type FlowVerdict, Replayer } from '../../hypervisor-shim/replay/replayer.js';
 import type { Spiller } from '../../hypervisor-shim/spill/spiller.js';
-import type { HoldfastEvent, RecoveryReport, ServicePhase } from '../api/types.js';
+import { GUEST_ROLES } from '../api/schemas.js';
+import type {
+  GuestRole,
+  HoldfastEvent,
+  MigrationPlan,
+  MigrationReport,
+  RecoveryReport,
+  ServicePhase,
+} from '../api/types.js';
 import { now } from '../clock.js';
 import { hostAddresses, type ServiceConfig } from '../config/config.js';
 import type { EventLog, NewEvent } from '../events/event-log.js';
+import { Exchanges } from '../migration/exchanges.js';
 import type { Interrupted } from '../recovery/interrupted.js';
 import type { GuestVm } from './guest.js';
 import type { GuestMaker } from './guest-maker.js';
@@ -31,6 +40,12 @@ export class Protection {
   reason: string | undefined = 'the primary boots';
   primary: GuestVm | undefined;
   backup: GuestVm | undefined;
+  /** In a migration: the primary of before, which is well, and serves the connections that it still has. */
+  leaving: GuestVm | undefined;
+  /** A planned change to another guest, wanted or under way. */
+  migration: MigrationPlan | undefined;
+  /** How the last one ended. */
+  migrated: MigrationReport | undefined;
   /** The last failed primary, kept for diagnosis. */
   former: GuestVm | undefined;
   /** Not yet anything: what fails now is its boot. */
@@ -61,6 +76,7 @@ export class Protection {
   /** A replay is running: flows change state under its hands. */
   replaying = false;
   readonly history = new History();
+  readonly exchanges: Exchanges;
   /** What the active guest may ask for. */
   readonly grants = new Set<BackupOperation>();
   epoch = 0;
@@ -79,7 +95,9 @@ export class Protection {
     readonly path: DataPath,
     readonly maker: GuestMaker,
     private readonly log: EventLog,
-  ) {}
+  ) {
+    this.exchanges = new Exchanges(path, config.protocols);
+  }
 
   /** Aborted when the service is to end, or to be left alone. */
   get stopped(): AbortSignal {
@@ -117,8 +135,8 @@ export class Protection {
     if (changed) this.say(`service.${phase}`, reason ?? describe(this), { guests: this.#roles() });
   }
 
-  guests(): { guest: GuestVm; role: 'primary' | 'backup' | 'former' }[] {
-    return (['primary', 'backup', 'former'] as const).flatMap(role => {
+  guests(): { guest: GuestVm; role: GuestRole }[] {
+    return GUEST_ROLES.flatMap(role => {
       const guest = this[role];
       return guest ? [{ guest, role }] : [];
     });
@@ -212,6 +230,32 @@ export class Protection {
     this.wake();
   }
 
+  /** `guest` serves no more, whichever of the two that serve in a migration it is. */
+  guestFailed(guest: GuestVm, cause: Fault['cause'], detail: string, detectedAt: number): void {
+    if (guest === this.leaving) this.leavingFailed(guest, detail);
+    else if (guest === this.primary) this.primaryFailed(cause, detail, detectedAt);
+  }
+
+  /** There are held flows although the primary is well. */
+  replayLate(): void {
+    this.lateFlows = true;
+    this.wake();
+  }
+
+  /** The guest that was being left is lost: what it still had is held, and replayed into the primary. */
+  leavingFailed(guest: GuestVm, detail: string): void {
+    if (this.leaving !== guest || this.stopped.aborted) return;
+    this.path.fence(guest.slot);
+    guest.state = guest.state === 'off' ? 'off' : 'crashed';
+    this.leaving = undefined;
+    this.failedBackup = guest;
+    this.lateFlows = true;
+    this.say('migration.interrupted', `${guest.name} is lost before all had left it: ${detail}`, {
+      guest: guest.name,
+    });
+    this.wake();
+  }
+
   /** The primary is lost and nothing can take over now. */
   waitForGuest(detail: string): void {
     this.become('recovering', `${detail}; no backup was ready, connections are held until one is`);
@@ -258,6 +302,7 @@ export class Protection {
       generation: this.generation,
       guests,
       history: this.history.saved,
+      ...(this.migration && { migration: this.migration }),
       grants: this.granted,
       ...(this.holder && { holder: this.holder.name }),
     };

@@ -10,6 +10,8 @@ import type {
   DrillFault,
   Grant,
   GuestStatus,
+  MigrationReport,
+  MigrationRequest,
   RecoveryReport,
   ServiceStatus,
 } from '../api/types.js';
@@ -18,6 +20,8 @@ import { hostAddresses, type ServiceConfig } from '../config/config.js';
 import type { EventLog } from '../events/event-log.js';
 import { GrantListener } from '../grants/listener.js';
 import type { ServiceSample } from '../metrics/sample.js';
+import { owned } from '../migration/let-go.js';
+import { abortMigration, migrate } from '../migration/migration.js';
 import { CrashWatch } from '../recovery/crash-watch.js';
 import { Pulse } from '../recovery/detect.js';
 import { drill } from '../recovery/drill.js';
@@ -63,6 +67,7 @@ export interface ServiceOptions {
 export class Service {
   readonly #upkeep: Upkeep;
   readonly #pulse: Pulse;
+  readonly #pulseOfLeaving: Pulse;
   readonly #crashes: CrashWatch;
   readonly #inPlace: InPlace;
   readonly #janitor: Janitor;
@@ -80,6 +85,7 @@ export class Service {
     this.#upkeep = new Upkeep(p);
     this.#inPlace = new InPlace(p, report => this.#upkeep.emit('report', report));
     this.#pulse = new Pulse(p, this.#inPlace, hypervisor.accel);
+    this.#pulseOfLeaving = new Pulse(p, this.#inPlace, hypervisor.accel, 'leaving');
     this.#crashes = new CrashWatch(p, this.#inPlace);
     this.#janitor = new Janitor(p);
     this.#volatile = new VolatileWatch(p);
@@ -148,6 +154,7 @@ export class Service {
   /** Starts the guests; resolves when the service is protected. The first failure until then rejects. */
   async start(): Promise<void> {
     this.#pulse.start();
+    this.#pulseOfLeaving.start();
     this.#crashes.start();
     this.#janitor.start();
     this.#volatile.start();
@@ -199,6 +206,7 @@ export class Service {
         })),
       ),
       ...countFlows(p),
+      ...(p.migration && { migration: { ...p.migration, left: p.leaving ? owned(p, p.leaving) : 0 } }),
     };
   }
 
@@ -232,6 +240,14 @@ export class Service {
     return [...this.p.path.flows()].map(({ flow }) => connectionStatus(this.p, flow));
   }
 
+  migrate(request: MigrationRequest): Promise<MigrationReport> {
+    return migrate(this.p, request);
+  }
+
+  abortMigration(): Promise<MigrationReport> {
+    return abortMigration(this.p);
+  }
+
   backup(command: BackupCommand): Promise<BackupStatus> {
     return this.#backup.command(command);
   }
@@ -254,6 +270,7 @@ export class Service {
     const { p } = this;
     this.hypervisor.off('guest', this.#onGuest);
     this.#pulse.stop();
+    this.#pulseOfLeaving.stop();
     this.#crashes.stop();
     this.#janitor.stop();
     this.#volatile.stop();
@@ -280,6 +297,7 @@ export class Service {
     // The fence first: everything else can wait.
     if (isPrimary) p.primaryFailed(cause, `${guest.name}: ${event.detail}`, detectedAt);
     guest.note(event);
+    p.leavingFailed(guest, event.detail);
     p.say(`guest.${event.kind}`, `${guest.name}: ${event.detail}`, { guest: guest.name, detectedAt });
     if (guest === p.backup && !isPrimary) {
       p.backupFailed(guest);

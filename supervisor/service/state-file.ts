@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { BACKUP_OPERATIONS, type BackupOperation } from '../../guest-agent/wire/control-page.js';
 import { makeDirectories } from '../../hypervisor-shim/directories.js';
-import { serviceStatus } from '../api/schemas.js';
+import { GUEST_ROLES, migrationPlan, serviceStatus } from '../api/schemas.js';
+import type { GuestRole, MigrationPlan } from '../api/types.js';
 import { checkedName, SERVICE_NAME } from '../config/service-name.js';
 import type { SavedHistory } from './history.js';
 
@@ -21,7 +22,9 @@ export interface SavedService {
   generation: number;
   /** The only guest that may write to storage that lasts. */
   holder?: string;
-  guests: { name: string; slot: number; role: 'primary' | 'backup' | 'former' }[];
+  guests: { name: string; slot: number; role: GuestRole }[];
+  /** A planned change that is wanted, or under way. */
+  migration?: MigrationPlan;
   history?: SavedHistory;
   /** What the active guest may ask for. */
   grants?: BackupOperation[];
@@ -48,6 +51,7 @@ const savedService = z.looseObject({
   generation: z.int(),
   holder: z.string().optional(),
   history: savedHistory,
+  migration: migrationPlan.optional().catch(undefined),
   boot: z.string().optional(),
   // Of a newer version, or damaged: none.
   grants: z.array(z.enum(BACKUP_OPERATIONS)).optional().catch(undefined),
@@ -56,7 +60,7 @@ const savedService = z.looseObject({
     z.object({
       name: z.string(),
       slot: z.int().min(0).max(3),
-      role: z.enum(['primary', 'backup', 'former']),
+      role: z.enum(GUEST_ROLES),
     }),
   ),
 });

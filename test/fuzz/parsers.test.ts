@@ -10,6 +10,7 @@ import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { element, escapeXml, textElement } from '../../hypervisor-shim/libvirt/xml.js';
 import { arpProbe } from '../../hypervisor-shim/platform/arp-probe.js';
 import { ndProbe } from '../../hypervisor-shim/platform/nd-probe.js';
+import { Http1 } from '../../hypervisor-shim/protocols/http1.js';
 import { MASKS } from '../../hypervisor-shim/replay/masks.js';
 import { parseServiceConfig } from '../../supervisor/config/config.js';
 import { EventLog } from '../../supervisor/events/event-log.js';
@@ -214,3 +215,37 @@ test('masks: their time is linear in what a guest has written', t => {
     t.true(user + system < 10e6, `${JSON.stringify(piece)}: ${user + system} us`);
   }
 });
+
+const EXCHANGES =
+  'POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello\nGET /b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n';
+const ANSWERS =
+  'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 304 Not Modified\r\n\r\n';
+
+property(
+  'HTTP/1.1: whatever both ends say, boundaries lie inside of it, and only move ahead',
+  fc.tuple(
+    damaged(EXCHANGES),
+    damaged(ANSWERS),
+    fc.array(fc.tuple(fc.nat(200), fc.nat(200)), { maxLength: 8 }),
+  ),
+  ([asked, answered, steps]) => {
+    const http = new Http1({ in: 0n, out: 0n });
+    const said = (text: string, end: number) => ({
+      end: BigInt(end),
+      read: (from: bigint, most: number) =>
+        Buffer.from(text.slice(Number(from), Math.min(end, Number(from) + most)), 'latin1'),
+    });
+    let last = { in: 0n, out: 0n };
+    let [input, output] = [0, 0];
+    for (const [more, moreOut] of steps) {
+      input = Math.min(asked.length, input + more);
+      output = Math.min(answered.length, output + moreOut);
+      const boundary = http.follow(said(asked, input), said(answered, output));
+      if (!boundary) continue;
+      if (boundary.in < last.in || boundary.out < last.out) return false;
+      if (boundary.in > input || boundary.out > output) return false;
+      last = boundary;
+    }
+    return true;
+  },
+);

@@ -32,6 +32,12 @@ export function controlFlow(m: Ssw, c: Change): keyof typeof RESULT {
       return spill(m, f, c.first ?? 0, c.count ?? 0);
     case 'HOLD':
       return hold(f, c);
+    case 'YIELD':
+      return yieldAt(f, c);
+    case 'LEAVE':
+      if (f.owner !== c.slot || f.epoch !== (c.epoch ?? 0)) return 'STALE';
+      f.leaves = (c.count ?? 0) !== 0;
+      return 'DONE';
     case 'LOSE':
     case 'CLOSE':
       f.lost ||= c.op === 'LOSE';
@@ -55,6 +61,7 @@ function replay(f: Flow, c: Change): 'DONE' | 'STALE' {
   f.translated = true;
   f.replay_wscale = 0;
   f.k = undefined;
+  f.leaves = false;
   f.compare_end = Math.max(f.compare_end, f.out_sent); // P2: whatever was ever sent
   return 'DONE';
 }
@@ -64,6 +71,20 @@ function hold(f: Flow, c: Change): 'DONE' | 'STALE' {
   if (f.state === 'CLOSED' || f.state === 'DIVERGED') return 'STALE';
   if (f.owner !== c.slot || f.epoch === 0 || f.epoch !== c.epoch) return 'STALE';
   f.epoch = 0;
+  f.leaves = false;
+  return 'DONE';
+}
+
+/** As `hold`, where nothing is under way; and it begins anew there. */
+function yieldAt(f: Flow, c: Change): 'DONE' | 'STALE' | 'MORE_INPUT' {
+  const input = f.in_end === c.in_end && f.g_ack === f.in_end && f.input.end <= f.in_end;
+  const output = f.out_sent === c.out && f.out_acked === f.out_sent;
+  const goesOn = f.fin_in === undefined && f.fin_out === undefined && !f.unlogged;
+  if (!input || !output || !goesOn) return 'MORE_INPUT';
+  if (hold(f, c) === 'STALE') return 'STALE';
+  f.in_base = f.in_end;
+  f.out_base = f.out_sent;
+  f.in_first = Math.max(f.in_first, rules.inputIndex(f.in_base));
   return 'DONE';
 }
 

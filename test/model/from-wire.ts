@@ -22,9 +22,12 @@ export function fromWire(m: Ssw, s: Segment): Outcome {
   const cut = f.lost || (!rules.isCurrent(m, f) && !rules.endedProperly(f));
   if (f.state === 'DIVERGED' || (f.state === 'CLOSED' && cut)) return resetClient(m, s);
   // F1: what is held is logged and judged, not delivered; while it is replayed the replay socket plays the client.
-  const held = !rules.isCurrent(m, f) || f.state === 'REPLAYING';
-  const waits = held && asks(f, s);
-  const why = (has(s, 'R') ? reset(f, s) : judge(f, s)) ?? (held ? 'HELD' : undefined);
+  const was = !rules.isCurrent(m, f) || f.state === 'REPLAYING';
+  const asked = asks(f, s);
+  const said = has(s, 'R') ? reset(f, s) : judge(m, f, s);
+  const held = was || f.epoch === 0; // it may have left its guest just now
+  const waits = held && asked;
+  const why = said ?? (held ? 'HELD' : undefined);
   if (!why) return { guest: f.owner, segment: f.translated ? translated(f, s) : s };
   if (why === 'DROP_ACK' || f.unlogged) return drop(m, why);
   if (waits) return hold(m, f, s, why);
@@ -39,7 +42,7 @@ function reset(f: Flow, s: Segment): undefined {
   f.state = 'CLOSED';
 }
 
-function judge(f: Flow, s: Segment): Counter | undefined {
+function judge(m: Ssw, f: Flow, s: Segment): Counter | undefined {
   const start = rules.inPosition(f, s.seq);
   const end = start + s.data.length;
   const ack = rules.outPosition(f, s.ack);
@@ -72,6 +75,7 @@ function judge(f: Flow, s: Segment): Counter | undefined {
   if (from < end && f.unlogged) {
     f.in_end = Math.max(f.in_end, end, f.input.end); // L6: then the end of what was delivered
   } else if (from < end) {
+    if (f.leaves && rules.isCurrent(m, f) && beginsAnew(f, from)) f.epoch = 0; // held
     if (advances) mark(f, from, Math.max(0, ack));
     const why = rules.logInput(f, from, s.data.subarray(from - start));
     if (why) return why;
@@ -82,6 +86,14 @@ function judge(f: Flow, s: Segment): Counter | undefined {
   }
   if (has(s, 'U') && !f.unlogged) urgent(f, start + Math.max(s.urgent ?? 0, 1) - 1, Math.max(0, ack));
   return undefined;
+}
+
+/** A new exchange, as far as can be told without reading: what came before is answered, and nothing is on its way. */
+function beginsAnew(f: Flow, start: Position): boolean {
+  const served = f.state === 'TRACKED' || f.state === 'SPLICED';
+  const taken = f.g_ack === f.in_end && f.input.end <= f.in_end;
+  const answered = f.head_in === f.in_end && f.out_acked === f.out_sent;
+  return served && start === f.in_end && taken && answered;
 }
 
 /** A causal mark: what the client had acknowledged when it sent this byte, where the marks so far do not say it. */

@@ -99,7 +99,15 @@ export function promote(m: Ssw, s: Segment): Flow | undefined {
       g_tsval: a.g_tsval,
       g_tsval_first: a.g_tsval,
     },
-    ...{ c_window: 0, failovers: 0, diverged_at: 0, divergence: 'NOT', lost: false, unlogged: false },
+    ...{
+      c_window: 0,
+      failovers: 0,
+      diverged_at: 0,
+      divergence: 'NOT',
+      lost: false,
+      unlogged: false,
+      leaves: false,
+    },
   };
   f.c_window = s.window * 2 ** clientShift(f);
   m.handshakes.delete(s.port);

@@ -184,13 +184,24 @@ export class Scenario {
         2,
         () =>
           control({
-            op: r.pick(['REPLAY', 'SPLICE', 'CLOSE', 'LOSE', 'REAP', 'TRIM', 'HOLD']),
+            op: r.pick(['REPLAY', 'SPLICE', 'CLOSE', 'LOSE', 'REAP', 'TRIM', 'HOLD', 'YIELD', 'LEAVE']),
             port,
             slot: f.owner,
             stale: true,
           }),
       ],
       [3, () => control({ op: 'HOLD', port, slot: r.chance(0.9) ? f.owner : r.int(2) })],
+      [
+        4,
+        () =>
+          control({
+            op: 'LEAVE',
+            port,
+            slot: r.chance(0.9) ? f.owner : r.int(2),
+            count: r.chance(0.9) ? 1 : 0,
+          }),
+      ],
+      [2, () => control({ op: 'YIELD', port, slot: f.owner, in_end: f.in_end, out: f.out_sent })],
       [1, () => control({ op: 'REPLAY', port, slot: r.int(2) })],
       [1, () => control({ op: 'REAP', port })],
       [1, () => control({ op: 'LOSE', port })],

@@ -134,6 +134,8 @@ export interface Flow {
   lost: boolean;
   /** It went on without the log: the next fault ends it. */
   unlogged: boolean;
+  /** It is to leave its guest where a new exchange begins. */
+  leaves: boolean;
 }
 
 /** The whole data path of one service. */

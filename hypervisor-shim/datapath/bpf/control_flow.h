@@ -18,6 +18,7 @@ static __always_inline __u32 begin_replay(struct hf_flow *f, const struct hf_req
 	f->answered = 0;
 	f->replay_wscale = 0;
 	f->k = 0;
+	f->leaves = 0;
 	if (f->out_sent > f->compare_end)
 		f->compare_end = f->out_sent;
 	return HF_DONE;
@@ -34,7 +35,26 @@ static __always_inline __u32 hold(struct hf_flow *f, const struct hf_request *r)
 	    !r->epoch || f->epoch != r->epoch)
 		return HF_STALE;
 	f->epoch = 0;
+	f->leaves = 0;
 	return HF_DONE;
+}
+
+/*
+ * A connection leaves a guest that is well, at a place where nothing is under way: all that was said is acknowledged both ways, and no end
+ * has come. Held from here on, and what was said until here is not repeated. A frame that a CPU is still copying is under way, too: it
+ * would go to the guest that is left, and once more to the next.
+ */
+static __always_inline __u32 yield(struct hf_flow *f, const struct hf_request *r)
+{
+	if (f->in_end != r->in_end || f->g_ack != r->in_end || f->out_sent != r->out || f->out_acked != r->out || f->islands ||
+	    f->claim_used[0] || f->claim_used[1] || f->fin_in != HF_UNSET || f->fin_out != HF_UNSET || f->unlogged)
+		return HF_MORE_INPUT;
+	if (hold(f, r) != HF_DONE)
+		return HF_STALE;
+	f->in_base = r->in_end;
+	f->out_base = r->out;
+	f->share_used = 0;
+	return HF_AGAIN; /* what it frees comes after */
 }
 
 /* The guest stands where the client believes it to stand: let them speak to each other. */
@@ -131,6 +151,13 @@ static __always_inline __u32 change_flow(struct hf_flow *f, const struct hf_cont
 		return may_spill(f, c, r);
 	case HF_OP_HOLD:
 		return hold(f, r);
+	case HF_OP_YIELD:
+		return yield(f, r);
+	case HF_OP_LEAVE:
+		if (f->owner != r->slot || f->epoch != r->epoch)
+			return HF_STALE;
+		f->leaves = r->count != 0;
+		return HF_DONE;
 	case HF_OP_LOSE:
 		f->lost = 1;
 		/* fallthrough */
@@ -213,7 +240,7 @@ int control_flow(struct __sk_buff *skb)
 			bpf_spin_unlock(&f->lock);
 			if (r.op == HF_OP_REAP && r.result == HF_AGAIN)
 				r.result = reap_flow(id);
-			if (r.op == HF_OP_TRIM && r.result == HF_AGAIN)
+			if ((r.op == HF_OP_TRIM || r.op == HF_OP_YIELD) && r.result == HF_AGAIN)
 				r.result = trim_input(id);
 			if (r.op == HF_OP_SPILL && r.result == HF_AGAIN)
 				r.result = spill_input(id, r.first + r.count);

@@ -289,7 +289,7 @@ int from_guest(struct __sk_buff *skb)
 	if (!own_mac(&p, c))
 		return drop(HF_STAT_DROP_GUEST_LIE);
 	if (kind == PKT_OTHER || !protected_port(c, p.sport)) {
-		if (slot != c->active || !c->slots[slot].epoch)
+		if (!c->slots[slot].epoch || (slot != c->active && (kind == PKT_TCP || !is_discovery(skb, &p))))
 			return drop(HF_STAT_DROP_OTHER);
 		if (kind == PKT_TCP ? !is_service(c, &p, p.saddr) : !is_honest(skb, &p, c))
 			return drop(HF_STAT_DROP_GUEST_LIE);

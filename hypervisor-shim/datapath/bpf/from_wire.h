@@ -57,6 +57,16 @@ static __always_inline int is_old(const struct hf_flow *f, const struct packet *
 	       (__s32)(f->ts_recent - p->tsval) > 1 && now - f->last_in_ns < PAWS_SILENCE_NS;
 }
 
+/*
+ * Input begins that no output has been sent after yet, and all before it was answered and acknowledged: a new exchange, as far as can be
+ * told here. User space, which has the log to read, says whether it is one before it lets go of what was before.
+ */
+static __always_inline int begins_anew(const struct hf_flow *f, __s64 start)
+{
+	return f->state != HF_CLOSED && start == (__s64)f->in_end && f->g_ack == f->in_end && f->head_in == f->in_end &&
+	       f->out_acked == f->out_sent && !f->islands && !f->claim_used[0] && !f->claim_used[1];
+}
+
 static __always_inline void judge_client(struct hf_flow *f, struct packet *p, const struct hf_control *c,
 					 struct admission *a, struct edit *e, __u64 now)
 {
@@ -156,6 +166,11 @@ static __always_inline void judge_client(struct hf_flow *f, struct packet *p, co
 			pass_unlogged(f, end, p->flags & TH_FIN);
 			a->release = may_release(f);
 			return;
+		}
+		if (f->leaves && a->ifindex && begins_anew(f, start)) {
+			f->epoch = 0; /* held, until user space has looked at it */
+			a->ifindex = 0;
+			a->turn = TURN_HOLD;
 		}
 		a->claim = claim(f, start, end);
 		if (a->claim < 0) {

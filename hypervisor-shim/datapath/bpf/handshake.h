@@ -83,6 +83,28 @@ static __always_inline int pass_to_active(struct hf_control *c)
 	return bpf_redirect(c->slots[slot].ifindex, 0);
 }
 
+#define ND_NEIGHBOUR_SOLICIT 135
+#define ND_NEIGHBOUR_ADVERT 136
+
+/* ARP, or neighbour solicitation and advertisement. */
+static __always_inline int is_discovery(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 type;
+
+	if (p->family == 0)
+		return 1;
+	return p->protocol == IPPROTO_ICMPV6 && !p->fragment && !bpf_skb_load_bytes(skb, p->l4, &type, 1) &&
+	       (type == ND_NEIGHBOUR_SOLICIT || type == ND_NEIGHBOUR_ADVERT);
+}
+
+/* A guest that is not active and serves what it still has (a planned change) must find its clients, too. Copies of `skb` to all such. */
+static __always_inline void copy_to_leaving(struct __sk_buff *skb, const struct hf_control *c)
+{
+	for (__u32 i = 0; i < HF_SLOTS; i++)
+		if (i != c->active && c->slots[i].epoch)
+			bpf_clone_redirect(skb, c->slots[i].ifindex, 0);
+}
+
 static __always_inline int is_unicast6(__u32 first_word)
 {
 	__u32 w = bpf_ntohl(first_word);

@@ -81,6 +81,8 @@ static __noinline int other_from_wire(struct __sk_buff *skb, struct packet *p, s
 	__u8 type;
 	int kind;
 
+	if (is_discovery(skb, p))
+		copy_to_leaving(skb, c);
 	if ((p->protocol != IPPROTO_ICMP && p->protocol != IPPROTO_ICMPV6) || p->fragment == FRAGMENT_LATER)
 		return pass_to_active(c);
 	if (bpf_skb_load_bytes(skb, p->l4, &type, 1) || !is_error(p, type))

@@ -28,7 +28,7 @@
 #define HF_UNSET (~0ULL)
 
 enum hf_const {
-	HF_LAYOUT_VERSION = 8, /* raise it with every change of a pinned layout */
+	HF_LAYOUT_VERSION = 9, /* raise it with every change of a pinned layout */
 	HF_NO_WSCALE = 0xff,
 	HF_SLOTS = 4,   /* guests that one service can have attached at once */
 	HF_NO_SLOT = 0x7fffffff,
@@ -204,7 +204,7 @@ struct hf_flow {
 	__u32 lost; /* closed because it could not be kept: what the client still sends is answered by a reset */
 	__u32 replay_wscale;
 	__u32 captured; /* segments in that list */
-	__u32 pad; /* to a multiple of 64 bytes */
+	__u32 leaves;   /* it is to leave its guest, as soon as a new exchange begins */
 };
 
 struct hf_slot {
@@ -264,7 +264,7 @@ struct hf_mark {
 	__u64 urgent; /* the byte at `in` is urgent data */
 };
 
-enum hf_op { HF_OP_FILL = 1, HF_OP_REPLAY = 2, HF_OP_SPLICE = 3, HF_OP_CLOSE = 4, HF_OP_REAP = 5, HF_OP_TRIM = 6, HF_OP_LOSE = 7, HF_OP_SPILL = 8, HF_OP_HOLD = 9 };
+enum hf_op { HF_OP_FILL = 1, HF_OP_REPLAY = 2, HF_OP_SPLICE = 3, HF_OP_CLOSE = 4, HF_OP_REAP = 5, HF_OP_TRIM = 6, HF_OP_LOSE = 7, HF_OP_SPILL = 8, HF_OP_HOLD = 9, HF_OP_YIELD = 10, HF_OP_LEAVE = 11 };
 
 enum hf_result {
 	HF_DONE = 0,
@@ -284,9 +284,9 @@ struct hf_request {
 	__u32 generation;
 	__u32 slot;
 	__u32 epoch;
-	__u64 in_end; /* compare-and-set operand of HF_OP_SPLICE; trim point of HF_OP_TRIM */
+	__u64 in_end; /* compare-and-set operand of HF_OP_SPLICE and, with `out`, of HF_OP_YIELD; trim point of HF_OP_TRIM */
 	__u64 out;
-	/* HF_OP_FILL; of HF_OP_SPILL the first segment and their number: compare-and-set on in_first */
+	/* HF_OP_FILL; of HF_OP_SPILL the first segment and their number: compare-and-set on in_first; of HF_OP_LEAVE 1, or 0: it stays */
 	__u32 first;
 	__u32 count;
 	__u32 stride;

@@ -130,10 +130,11 @@ static void splice_it(struct hf_flow *f, __u32 id)
 
 static void any_request(__u32 id)
 {
-	static const __u8 OPS[8] = { HF_OP_SPLICE, HF_OP_CLOSE, HF_OP_REAP, HF_OP_TRIM, HF_OP_LOSE, HF_OP_SPILL, HF_OP_REAP, HF_OP_TRIM };
+	static const __u8 OPS[8] = { HF_OP_SPLICE, HF_OP_CLOSE, HF_OP_REAP, HF_OP_TRIM, HF_OP_LOSE, HF_OP_SPILL, HF_OP_REAP, HF_OP_YIELD };
 	struct hf_flow *f = flow_record(id);
 	__u8 how = next8();
-	struct hf_request r = { .op = OPS[how & 7], .flow = id, .generation = f->generation + (how >> 6 == 3), .first = f->in_first };
+	struct hf_request r = { .op = OPS[how & 7], .flow = id, .generation = f->generation + (how >> 6 == 3), .first = f->in_first,
+		.slot = f->owner, .epoch = f->epoch };
 
 	r.in_end = how & 8 ? f->g_ack : f->in_end - next8();
 	r.out = how & 16 ? f->out_acked : f->out_base + next8();

@@ -70,7 +70,7 @@ function backupOf(changes: object = {}) {
     fault: undefined,
     replaying: false,
     stopped: new AbortController().signal,
-    config: { name: 'web', management: { subnet: '192.168.77.0/24' } },
+    config: { name: 'web', storage: { mode: 'none' }, management: { subnet: '192.168.77.0/24' } },
     maker: { managementAddress: () => '192.168.77.3/24' },
     primary: {},
     backup: guest.vm as GuestVm | undefined,
@@ -140,7 +140,17 @@ test('an address is checked, and taken by a guest that is awake', async t => {
   t.is((await failed).code, 'HF_BACKUP_FAILED');
 });
 
-test('nothing is changed in the midst of a recovery, or without a backup; migrate is not built', async t => {
+test('migrate is begun, not waited for; not twice, and not with a disk that only one can have', async t => {
+  const { p, command } = backupOf({ primary: { name: 'web-a' } });
+  await command({ operation: 'migrate' });
+  t.like((p as unknown as Protection).migration, { from: 'web-a', to: 'web-b', policy: 'replay', moved: 0 });
+  t.is((await errorOf(() => command({ operation: 'migrate' }))).code, 'HF_SERVICE_BUSY');
+  const config = { name: 'web', storage: { mode: 'handed-over' } };
+  const other = backupOf({ config });
+  t.is((await errorOf(() => other.command({ operation: 'migrate' }))).code, 'HF_MIGRATE_STORAGE');
+});
+
+test('nothing is changed in the midst of a recovery, or without a backup', async t => {
   for (const changes of [
     { fault: {} },
     { phase: 'recovering' },
@@ -156,5 +166,5 @@ test('nothing is changed in the midst of a recovery, or without a backup; migrat
   const { command } = backupOf({ backup: undefined, booting: undefined });
   t.is((await errorOf(() => command({ operation: 'wake' }))).code, 'HF_BACKUP_MISSING');
   t.is((await command({ operation: 'status' })).guest, undefined);
-  t.is((await errorOf(() => command({ operation: 'migrate' }))).code, 'HF_MIGRATE_NOT_BUILT');
+  t.is((await errorOf(() => command({ operation: 'migrate' }))).code, 'HF_SERVICE_BUSY');
 });

@@ -14,6 +14,7 @@ test('the minimal configuration gets every default', t => {
     name: 'web',
     address: '192.0.2.10/24',
     ports: [80],
+    protocols: {},
     source: { kind: 'image', image: '/images/web' },
     uplink: { bridge: 'br0' },
     management: { subnet: '192.168.77.0/24' },
@@ -37,6 +38,7 @@ test('the example states the defaults it says it states', t => {
     ...parse(MINIMAL),
     gateway: '192.0.2.1',
     ports: [80, 8080],
+    protocols: {},
     source: { kind: 'image', image: '/images/appliance.yaml' },
   });
 });

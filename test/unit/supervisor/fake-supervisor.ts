@@ -9,6 +9,8 @@ import type {
   Grant,
   Incident,
   IncidentDetail,
+  MigrationReport,
+  MigrationRequest,
   RecoveryReport,
   ServiceStatus,
 } from '../../../supervisor/api/types.js';
@@ -71,9 +73,19 @@ export class FakeSupervisor implements RunningSupervisor {
     return sampleReport(name, this.lost);
   }
 
+  async migrate(service: string, { drainMs, policy }: MigrationRequest): Promise<MigrationReport> {
+    const guests = { from: `${service}-a`, to: `${service}-b`, startedAt: 1000, deadlineAt: 1000 + drainMs };
+    const counts = { moved: 3, replayed: 1, lost: this.lost };
+    return { ...guests, policy, ...counts, outcome: 'done', endedAt: 2000 };
+  }
+
+  async abortMigration(service: string): Promise<MigrationReport> {
+    throw new HoldfastError('HF_MIGRATE_NONE', `no migration of ${service} is under way`, 'Start one.');
+  }
+
   async backup(service: string, { operation, address }: BackupCommand): Promise<BackupStatus> {
     if (operation === 'migrate') {
-      throw new HoldfastError('HF_MIGRATE_NOT_BUILT', 'it is not built yet', 'Wait for a later version.');
+      throw new HoldfastError('HF_MIGRATE_STORAGE', 'its storage is handed over', 'Use a drill.');
     }
     const common = { service, phase: 'protected' as const, guest: `${service}-b`, vcpuMs: 700.2 };
     const addresses = { managementAddress: '192.168.77.3/24', furtherAddress: address };

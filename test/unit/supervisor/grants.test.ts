@@ -133,7 +133,7 @@ function listening() {
   const operations = {
     command: async (command: BackupCommand) => {
       commands.push(command);
-      if (command.operation === 'migrate') throw new HoldfastError('HF_MIGRATE_NOT_BUILT', 'not built', '');
+      if (command.operation === 'migrate') throw new HoldfastError('HF_MIGRATE_STORAGE', 'handed over', '');
       if (command.operation === 'boot') throw new TypeError('/a/path/of/the/host');
       return STATUS;
     },
@@ -167,7 +167,7 @@ test('a guest without a grant is refused, with an event; one that has it is hear
   p.grants.add('wake').add('migrate').add('boot').add('address');
   t.is(await ask('backup wake'), 'ok web-b is suspended, at 192.168.77.3/24; the service is protected');
   t.is(await ask('backup status'), 'no it has no grant for that');
-  t.is(await ask('backup migrate'), 'no HF_MIGRATE_NOT_BUILT: not built');
+  t.is(await ask('backup migrate'), 'no HF_MIGRATE_STORAGE: handed over');
   t.is(await ask('backup boot'), 'no HF_INTERNAL: it failed', 'and nothing of the host');
   await ask('backup address 192.168.77.9/24');
   t.deepEqual(
@@ -276,7 +276,7 @@ test('holdfast backup and grant', async t => {
   const address = await run('backup', 'address', 'web', '192.168.77.9/24', '--json');
   t.is(JSON.parse(address.stdout).furtherAddress, '192.168.77.9/24');
   const migrate = await run('backup', 'migrate', 'web', '--json');
-  t.deepEqual([migrate.code, JSON.parse(migrate.stderr).code], [1, 'HF_MIGRATE_NOT_BUILT']);
+  t.deepEqual([migrate.code, JSON.parse(migrate.stderr).code], [1, 'HF_MIGRATE_STORAGE']);
   t.regex((await run('grant', 'add', 'web', 'wake', 'suspend')).stdout, /^web +wake suspend$/m);
   t.regex((await run('grant', 'remove', 'web', 'wake')).stdout, /^web +suspend$/m);
   t.is(JSON.parse((await run('grant', 'add', 'web', '--json')).stdout).operations.length, 6);
