@@ -3,9 +3,11 @@
  * Without a control page it only starts the services. It never restarts one: what follows a death is the host's word.
  */
 import { readFileSync } from 'node:fs';
+import { isWantedByHost, watchAcceptQueues } from './accept-queue.js';
 import { carryOut } from './commands.js';
 import { ExitWatch, protectedPorts } from './exit-watch.js';
 import { listeningPorts } from './listeners.js';
+import { Notices } from './notices.js';
 import { ControlPage, type Report } from './page.js';
 import { serveRequests } from './requests.js';
 import { type Exit, Service, type ServiceSpec } from './services.js';
@@ -35,7 +37,8 @@ async function main(configFile: string): Promise<void> {
 
   const specs = JSON.parse(readFileSync(configFile, 'utf8')) as ServiceSpec[];
   const exitWatch = page && ExitWatch.open(page, specs);
-  const services = specs.map((spec, index) => new Service(spec, index, exitWatch));
+  const notices = page && new Notices(page);
+  const services = specs.map((spec, index) => new Service(spec, index, exitWatch, notices));
   const report: Report = { application: 'starting', pid: 0, exitStatus: 0 };
   const publish = (change: Partial<Report>) => page?.report(Object.assign(report, change));
   const isOver = () => report.application === 'exited' || report.application === 'stopping';
@@ -82,6 +85,7 @@ async function main(configFile: string): Promise<void> {
     for (const service of ended) service.start(onExit);
     await poll();
   };
+  if (page && isWantedByHost()) watchAcceptQueues(page, specs);
   if (page) page.onCommand = command => carryOut(command, services, protectedPorts(specs), restart);
   await poll();
 }

@@ -29,6 +29,18 @@ export class Cgroup {
     return readFileSync(`${this.path}/cgroup.procs`, 'latin1').split('\n').filter(Boolean).map(Number);
   }
 
+  /** Whether a process is in it, or below it; false if it has ended. */
+  has(pid: number): boolean {
+    try {
+      const own = readFileSync(`/proc/${pid}/cgroup`, 'latin1');
+      const place = /^0::(.*)$/m.exec(own)?.[1];
+      const wanted = this.path.slice(ROOT.length);
+      return place === wanted || place?.startsWith(`${wanted}/`) === true;
+    } catch {
+      return false;
+    }
+  }
+
   /** Kills all that is in it; resolves when nothing is. */
   async clear(): Promise<void> {
     writeFileSync(`${this.path}/cgroup.kill`, '1');

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Cgroup } from './cgroup.js';
 import type { ExitWatch } from './exit-watch.js';
+import type { Notices } from './notices.js';
 import { EXIT_UNKNOWN } from './wire/control-page.js';
 
 /** One entry of /etc/holdfast/services.json. A command in one string is given to /bin/sh. */
@@ -12,6 +13,8 @@ export interface ServiceSpec {
   ports: number[];
   /** What an end with status 0 is, of a process that is not the main one: that of a session, say. Default `close`. */
   cleanExit?: 'close' | 'crash';
+  /** It gives signs of life (sd_notify's WATCHDOG=1), at most so long apart, ms. Default: it need not. */
+  watchdogMs?: number;
 }
 
 export interface Exit {
@@ -34,8 +37,10 @@ export class Service {
     /** Its place in the image's list. */
     private readonly index: number,
     private readonly exitWatch: ExitWatch | undefined,
+    private readonly notices: Notices | undefined,
   ) {
     this.#cgroup = Cgroup.of(spec.name);
+    if (this.#cgroup) notices?.hear(spec, index, this.#cgroup);
   }
 
   /**
@@ -57,7 +62,9 @@ export class Service {
       return;
     }
     this.#tell(0);
-    const child = spawn('/bin/sh', this.#command(), {
+    const told = this.notices?.begin(this.index);
+    const child = spawn('/bin/sh', this.#command(told !== undefined), {
+      env: { ...process.env, ...told },
       stdio: ['ignore', 'inherit', 'inherit'],
       detached: true,
     });
@@ -84,12 +91,14 @@ export class Service {
     return this.#cgroup?.members().filter(pid => pid !== this.pid) ?? [];
   }
 
-  #command(): string[] {
+  #command(isWatched: boolean): string[] {
     const { command } = this.spec;
     const [file = '/bin/sh', ...args] =
       typeof command === 'string' ? ['/bin/sh', '-c', `exec ${command}`] : command;
     // The agent is not to be killed for want of memory; what it starts may be.
     const steps = ['echo 0 >/proc/self/oom_score_adj', 'exec "$@"'];
+    // sd_watchdog_enabled(3): the variables of the watchdog are meant for this process alone.
+    if (isWatched) steps.unshift('export WATCHDOG_PID=$$');
     if (this.#cgroup) steps.unshift(`echo 0 >${this.#cgroup.path}/cgroup.procs`);
     return ['-c', steps.join('; '), 'sh', file, ...args];
   }

@@ -23,6 +23,7 @@ import { Pulse } from '../recovery/detect.js';
 import { drill } from '../recovery/drill.js';
 import { InPlace } from '../recovery/in-place.js';
 import { Janitor } from '../recovery/janitor.js';
+import { LifeWatch } from '../recovery/life-watch.js';
 import { Prober } from '../recovery/probe.js';
 import { Upkeep } from '../recovery/upkeep.js';
 import { adoptDataPath, adoptGuests } from './adopt.js';
@@ -66,6 +67,7 @@ export class Service {
   readonly #crashes: CrashWatch;
   readonly #inPlace: InPlace;
   readonly #janitor: Janitor;
+  readonly #lives: LifeWatch;
   readonly #volatile: VolatileWatch;
   readonly #backup: Backup;
   readonly #requests: GrantListener;
@@ -82,6 +84,7 @@ export class Service {
     this.#pulse = new Pulse(p, this.#inPlace, hypervisor.accel);
     this.#crashes = new CrashWatch(p, this.#inPlace);
     this.#janitor = new Janitor(p);
+    this.#lives = new LifeWatch(p, p.maker.image.services);
     this.#volatile = new VolatileWatch(p);
     this.#backup = new Backup(p);
     this.#requests = new GrantListener(p, this.#backup);
@@ -150,6 +153,7 @@ export class Service {
     this.#pulse.start();
     this.#crashes.start();
     this.#janitor.start();
+    this.#lives.start();
     this.#volatile.start();
     void new Prober(this.p).run();
     this.#requests.start();
@@ -256,6 +260,7 @@ export class Service {
     this.#pulse.stop();
     this.#crashes.stop();
     this.#janitor.stop();
+    this.#lives.stop();
     this.#volatile.stop();
     this.#requests.stop();
     p.become('stopping');
