@@ -9,6 +9,7 @@ import { ExitWatch, protectedPorts } from './exit-watch.js';
 import { listeningPorts } from './listeners.js';
 import { Notices } from './notices.js';
 import { ControlPage, type Report } from './page.js';
+import { PlannedStops } from './planned-stops.js';
 import { serveRequests } from './requests.js';
 import { type Exit, Service, type ServiceSpec } from './services.js';
 import { mountStorage, settleDisk } from './storage.js';
@@ -30,9 +31,10 @@ function openPage(): ControlPage | undefined {
 
 async function main(configFile: string): Promise<void> {
   const page = openPage();
+  let stops: PlannedStops | undefined;
   if (page !== undefined) {
     setInterval(() => page.beat(), USER_BEAT_MS);
-    serveRequests(page.buffer);
+    serveRequests(page.buffer, text => stops?.ask(text));
   }
 
   const specs = JSON.parse(readFileSync(configFile, 'utf8')) as ServiceSpec[];
@@ -50,8 +52,11 @@ async function main(configFile: string): Promise<void> {
     // The first death is the fault; those that follow from it would hide its status.
     if (!isOver()) publish({ application: 'exited', pid: exit.pid, exitStatus: exit.status });
   };
+  if (page) stops = new PlannedStops(page, services, () => report.application === 'listening', onExit);
   for (const service of services) {
-    service.start(onExit);
+    // What an earlier agent was told to stop, or was about to.
+    if (service.isStopped) await service.clear();
+    else service.start(onExit);
     if (report.pid === 0) publish({ pid: service.pid });
   }
 
@@ -62,12 +67,13 @@ async function main(configFile: string): Promise<void> {
     if (page) setInterval(() => page.stopAcknowledged && process.exit(), ACK_POLL_MS);
   });
 
-  const wanted = specs.flatMap(spec => spec.ports);
+  const isWanted = (service: Service) => !service.isStopped;
   let timer: NodeJS.Timeout | undefined;
   const poll = async () => {
     clearTimeout(timer);
     if (isOver()) return;
     const present = listeningPorts();
+    const wanted = services.filter(isWanted).flatMap(({ spec }) => spec.ports);
     const application = wanted.every(port => present.has(port)) ? 'listening' : 'starting';
     if (application !== report.application) {
       if (application === 'listening') await settleDisk();
@@ -78,7 +84,7 @@ async function main(configFile: string): Promise<void> {
     timer = setTimeout(poll, application === 'listening' ? STEADY_POLL_MS : STARTING_POLL_MS);
   };
   const restart = async () => {
-    const ended = services.filter(service => service.pid === 0);
+    const ended = services.filter(service => service.pid === 0 && isWanted(service));
     await Promise.all(ended.map(service => service.clear()));
     if (report.application !== 'exited') return;
     publish({ application: 'starting' });

@@ -41,10 +41,28 @@ export class Cgroup {
     }
   }
 
+  /** Tells all that is in it to end; resolves with whether nothing is, `withinMs` later at most. */
+  async stop(withinMs: number): Promise<boolean> {
+    for (const pid of this.members()) {
+      try {
+        process.kill(pid, 'SIGTERM');
+      } catch {
+        // it has ended meanwhile
+      }
+    }
+    for (const deadline = performance.now() + withinMs; !this.#isEmpty(); await sleep(POLL_MS)) {
+      if (performance.now() > deadline) return false;
+    }
+    return true;
+  }
+
   /** Kills all that is in it; resolves when nothing is. */
   async clear(): Promise<void> {
     writeFileSync(`${this.path}/cgroup.kill`, '1');
-    while (!readFileSync(`${this.path}/cgroup.events`, 'latin1').includes('populated 0'))
-      await sleep(POLL_MS);
+    while (!this.#isEmpty()) await sleep(POLL_MS);
+  }
+
+  #isEmpty(): boolean {
+    return readFileSync(`${this.path}/cgroup.events`, 'latin1').includes('populated 0');
   }
 }

@@ -64,6 +64,11 @@ export class ControlPage {
     });
   }
 
+  /** Whether the host has made this guest the active one; it may have revoked that since. */
+  get wasActivated(): boolean {
+    return Atomics.load(this.#u32, wire.host.epoch.offset / 4) !== 0;
+  }
+
   /** What is told of service number `index`; a page has room for some only. */
   service(index: number): ServiceWords | undefined {
     const { offset, count, entryBytes } = wire.services;
@@ -123,6 +128,10 @@ export class ServiceWords {
 
   set watchdogMs(ms: number) {
     Atomics.store(this.#u32, wire.services.watchdogMs / 4, Math.min(Math.ceil(ms), 0xffff_ffff));
+  }
+
+  set stopped(isStopped: boolean) {
+    Atomics.store(this.#u32, wire.services.stopped / 4, isStopped ? 1 : 0);
   }
 
   queue(length: number, hasAccepted: boolean): void {

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Cgroup } from './cgroup.js';
 import type { ExitWatch } from './exit-watch.js';
@@ -25,6 +25,8 @@ export interface Exit {
 }
 
 const RUN = '/run/holdfast';
+/** What a service may take to end when it is stopped, ms: as long as the exit watch waits for one that was told to. */
+const STOP_MS = 10_000;
 
 /** One service of the image, in a cgroup of its own. */
 export class Service {
@@ -43,16 +45,42 @@ export class Service {
     if (this.#cgroup) notices?.hear(spec, index, this.#cgroup);
   }
 
+  /** Somebody has stopped it on purpose: its end is no fault. True until `isBack`, also for the next agent. */
+  get isStopped(): boolean {
+    return existsSync(this.#stopRecord);
+  }
+
+  /**
+   * Stops it on purpose: what it closes now, it closes. Resolves when nothing of it is left. Without a cgroup nobody could tell what is.
+   */
+  async stop(): Promise<void> {
+    const cgroup = this.#cgroup;
+    if (cgroup === undefined) throw new Error('it has no cgroup');
+    writeFileSync(this.#stopRecord, '');
+    this.#tell(this.pid);
+    if (!(await cgroup.stop(STOP_MS))) await cgroup.clear();
+  }
+
+  /** It was started again, and listens: from now on its end is a fault. */
+  isBack(): void {
+    rmSync(this.#stopRecord, { force: true });
+    this.#tell(this.pid);
+  }
+
+  get #stopRecord(): string {
+    return `${RUN}/${this.spec.name}.stopped`;
+  }
+
   /**
    * Starts the main process, or adopts the one that an earlier agent started: the death of the agent must not disturb the service.
-   * `onExit` is called once.
+   * `onExit` is called once, unless it was stopped.
    */
   start(onExit: (exit: Exit) => void): void {
     mkdirSync(RUN, { recursive: true });
     const record = `${RUN}/${this.spec.name}.pid`;
     const ended = (status: number, pid = this.pid) => {
       this.pid = 0;
-      onExit({ service: this.spec.name, pid, status });
+      if (!this.isStopped) onExit({ service: this.spec.name, pid, status });
     };
     const running = adoptable(record);
     if (running !== undefined) {
@@ -104,7 +132,7 @@ export class Service {
   }
 
   #tell(main: number): void {
-    if (this.#cgroup) this.exitWatch?.watch(this.#cgroup, this.index, main, this.spec);
+    if (this.#cgroup) this.exitWatch?.watch(this.#cgroup, this.index, main, this.spec, this.isStopped);
   }
 }
 

@@ -102,6 +102,8 @@ export const services = {
   signs: 0x08,
   /** u64: a change says that it has accepted something since. */
   accepts: 0x10,
+  /** 1: somebody inside has stopped it on purpose; it is no fault, and refuses its clients. */
+  stopped: 0x18,
 } as const;
 
 /** What a guest may ask for, if it was granted: `backup WORD`, after `address` a blank and an IPv4 address with its prefix. */

@@ -11,6 +11,8 @@ export interface ServiceWord {
   queued: number;
   /** Changes when it has accepted something. */
   accepts: bigint;
+  /** Somebody inside has stopped it on purpose. */
+  isStopped: boolean;
 }
 
 /** A shorter time than this is read as this, ms: a guest that is not run for a moment is no fault. */
@@ -27,6 +29,7 @@ export function readServiceWords(u32: Uint32Array, u64: BigUint64Array, count: n
       signs: Atomics.load(u64, (at + services.signs) / 8),
       queued: Atomics.load(u32, (at + services.queued) / 4),
       accepts: Atomics.load(u64, (at + services.accepts) / 8),
+      isStopped: Atomics.load(u32, (at + services.stopped) / 4) === 1,
     };
   });
 }

@@ -6,6 +6,8 @@ import { type Moment, StandStill } from './stand-still.js';
 import { readThreads, type Threads, usedSince } from './threads.js';
 
 const LOOK_MS = 250;
+/** A guest may change its mind as often as it likes: the event log is everybody's. */
+const TOLD_EVERY_MS = 5000;
 
 interface WatchedGuest {
   name: string;
@@ -45,6 +47,8 @@ export class LifeWatch {
   #lives: Life[] = [];
   /** Services of this guest whose first sign of life was told of. */
   #told = new Set<number>();
+  /** What was last said of services that were stopped on purpose, and when. */
+  #stops = new Map<number, { isStopped: boolean; at: number }>();
 
   constructor(
     private readonly p: LifeCharge,
@@ -61,20 +65,26 @@ export class LifeWatch {
 
   look(at: number): void {
     const { primary: guest, fault, crashed, replaying, config } = this.p;
-    if (guest !== this.#guest) this.#told.clear();
+    if (guest !== this.#guest) this.#begin(guest);
     if (guest !== this.#guest || replaying || crashed) this.#lives = [];
     this.#guest = guest;
     if (guest?.state !== 'active' || fault || crashed || replaying) return;
     const words = guest.channel.services(this.services.length);
     const acceptQueueMs = config.detect.acceptQueueMs ?? Number.POSITIVE_INFINITY;
+    for (const word of words) this.#followStop(guest, word, at);
     const isWatched = (word: ServiceWord) =>
-      (word.watchdogMs !== undefined && word.signs !== 0n) || (word.queued > 0 && acceptQueueMs < Infinity);
+      !word.isStopped &&
+      ((word.watchdogMs !== undefined && word.signs !== 0n) || (word.queued > 0 && acceptQueueMs < Infinity));
     if (!words.some(isWatched)) {
       this.#lives = [];
       return;
     }
     const moment = this.#momentOf(guest, at);
     for (const word of words) {
+      if (word.isStopped) {
+        delete this.#lives[word.service];
+        continue;
+      }
       this.#lives[word.service] ??= { signs: undefined, accepts: undefined };
       const life = this.#lives[word.service]!;
       const why = this.#judgeSigns(life, word, moment) ?? judgeQueue(life, word, moment, acceptQueueMs);
@@ -83,6 +93,26 @@ export class LifeWatch {
       this.p.primaryFailed('service-wedged', `${name} in ${guest.name} ${why}`, at);
       return;
     }
+  }
+
+  /** A stop is the word of one machine: in the one that takes over all services run. */
+  #begin(guest: WatchedGuest | undefined): void {
+    for (const [service, { isStopped }] of this.#stops) {
+      const message = `${this.services[service]!.name} runs in ${guest?.name}: it was stopped in ${this.#guest?.name} only`;
+      if (isStopped && guest) this.p.say('application.started', message, { guest: guest.name });
+    }
+    this.#told.clear();
+    this.#stops.clear();
+  }
+
+  /** What the operator of a guest does is told of, once it lasts. */
+  #followStop({ name }: WatchedGuest, { service, isStopped }: ServiceWord, at: number): void {
+    const last = this.#stops.get(service);
+    if ((last?.isStopped ?? false) === isStopped || (last && at - last.at < TOLD_EVERY_MS)) return;
+    this.#stops.set(service, { isStopped, at });
+    const what = isStopped ? 'stopped on purpose, from inside' : 'started again';
+    const type = isStopped ? 'application.stopped' : 'application.started';
+    this.p.say(type, `${this.services[service]!.name} in ${name} is ${what}`, { guest: name });
   }
 
   #momentOf(guest: WatchedGuest, at: number): Moment {

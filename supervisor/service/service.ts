@@ -188,6 +188,7 @@ export class Service {
       reason: p.reason,
       address: config.address,
       ports: config.ports,
+      stoppedServices: p.stoppedServices,
       accel: this.hypervisor.accel,
       epoch: p.epoch,
       ...p.history.status(),

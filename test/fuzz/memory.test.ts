@@ -30,7 +30,8 @@ const isReported = ({ application, pid, exitStatus, bootId, epoch }: ReturnType<
   wire.APPLICATION_STATES.includes(application) &&
   [pid, exitStatus, epoch].every(n => Number.isInteger(n) && n >= 0 && n <= 0xffff_ffff) &&
   (bootId === undefined || /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/.test(bootId));
-const isWord = ({ watchdogMs = 1000, queued }: ReturnType<IvshmemChannel['services']>[number]) =>
+const isWord = ({ watchdogMs = 1000, queued, isStopped }: ReturnType<IvshmemChannel['services']>[number]) =>
+  typeof isStopped === 'boolean' &&
   [watchdogMs, queued].every(n => Number.isInteger(n) && n <= 0xffff_ffff) &&
   watchdogMs >= 1000 &&
   queued >= 0;

@@ -155,6 +155,42 @@ test('a guest may write whatever it likes: it is its word about itself, told of 
   t.is(said.length, 1);
 });
 
+test('a service that was stopped on purpose is told of, and not judged', t => {
+  const { charge, failed, said, pass, service, boot } = bed({ acceptQueueMs: 3000 });
+  service(0).watchdogMs = 2000;
+  service(0).sign();
+  pass(1000);
+  service(0).stopped = true;
+  service(0).queue(3, false);
+  pass(20_000);
+  service(0).begin();
+  service(0).stopped = false;
+  service(0).queue(0, true);
+  pass(20_000);
+  t.deepEqual(failed, []);
+  t.deepEqual(said.slice(1), [
+    'application.stopped: nginx in web-0 is stopped on purpose, from inside',
+    'application.started: nginx in web-0 is started again',
+  ]);
+  service(1).stopped = true;
+  pass(10_000);
+  charge.primary = boot('web-1');
+  pass(10_000);
+  t.deepEqual(said.slice(3), [
+    'application.stopped: app in web-0 is stopped on purpose, from inside',
+    'application.started: app runs in web-1: it was stopped in web-0 only',
+  ]);
+});
+
+test('a guest that stops and starts a service all the time is told of now and then', t => {
+  const { said, pass, service } = bed();
+  let n = 0;
+  pass(60_000, () => {
+    service(0).stopped = n++ % 2 === 0;
+  });
+  t.true(said.length >= 2 && said.length <= 12, `${said.length}`);
+});
+
 test('time that the machine waited for a CPU is not counted; counters may wrap', t => {
   const still = new StandStill(5n, { at: 0, waitedMs: 0, rounds: 2n ** 64n - 10n }, 50);
   t.is(still.look(5n, { at: 1000, waitedMs: 400, rounds: 10n }), 600);
