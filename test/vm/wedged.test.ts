@@ -37,6 +37,13 @@ async function recovered(stage: Stage, times: number, why: RegExp): Promise<stri
   return `${fault.message}; ${done.message}`;
 }
 
+/** Signs of life in the name of the application, by who is none of it: they must not count. */
+const OUTSIDER = `
+const { notify } = require('/opt/holdfast/guest-agent/native/agent.node');
+setInterval(() => notify('/run/holdfast/notify.app', 'WATCHDOG=1'), 500);
+`;
+const node = (script: string) => `/opt/holdfast/bin/node -e "${script.replaceAll('\n', ' ')}"`;
+
 /** Does not wait for an answer. */
 const ask = ({ lab, client }: Stage, port: number, path: string) =>
   lab.spawn(client.name, ['curl', '-s', '-m', '240', `http://${SERVICE_ADDRESS}:${port}${path}`]);
@@ -58,7 +65,7 @@ test('a service that is stopped is found by its probe, one whose event loop is b
 
     allAtWork(t, stage, 'before the event loop is blocked');
     await said(stage, 'watchdog.begun', 2);
-    await shell(lab, 'busybox touch /run/may-block');
+    await shell(lab, `busybox touch /run/may-block; ${node(OUTSIDER)} >/dev/null 2>&1 &`);
     ask(stage, 8081, '/block');
     t.log(await recovered(stage, 2, /app in .* has given no sign of life for \d+ ms, and declared 5000/));
     t.is((await supervisor.status(tag)).recoveries, 2);
