@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Cgroup } from './cgroup.js';
 import type { ExitWatch } from './exit-watch.js';
 import type { Notices } from './notices.js';
@@ -27,6 +28,7 @@ export interface Exit {
 const RUN = '/run/holdfast';
 /** What a service may take to end when it is stopped, ms: as long as the exit watch waits for one that was told to. */
 const STOP_MS = 10_000;
+const EXIT_POLL_MS = 5;
 
 /** One service of the image, in a cgroup of its own. */
 export class Service {
@@ -59,6 +61,8 @@ export class Service {
     writeFileSync(this.#stopRecord, '');
     this.#tell(this.pid);
     if (!(await cgroup.stop(STOP_MS))) await cgroup.clear();
+    // The news of its end comes a little later, and must not be taken for that of the next one.
+    while (this.pid !== 0) await sleep(EXIT_POLL_MS);
   }
 
   /** It was started again, and listens: from now on its end is a fault. */
