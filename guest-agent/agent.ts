@@ -3,10 +3,13 @@
  * Without a control page it only starts the services. It never restarts one: what follows a death is the host's word.
  */
 import { readFileSync } from 'node:fs';
+import { isWantedByHost, watchAcceptQueues } from './accept-queue.js';
 import { carryOut } from './commands.js';
 import { ExitWatch, protectedPorts } from './exit-watch.js';
 import { listeningPorts } from './listeners.js';
+import { Notices } from './notices.js';
 import { ControlPage, type Report } from './page.js';
+import { PlannedStops } from './planned-stops.js';
 import { serveRequests } from './requests.js';
 import { type Exit, Service, type ServiceSpec } from './services.js';
 import { mountStorage, settleDisk } from './storage.js';
@@ -28,14 +31,16 @@ function openPage(): ControlPage | undefined {
 
 async function main(configFile: string): Promise<void> {
   const page = openPage();
+  let stops: PlannedStops | undefined;
   if (page !== undefined) {
     setInterval(() => page.beat(), USER_BEAT_MS);
-    serveRequests(page.buffer);
+    serveRequests(page.buffer, text => stops?.ask(text));
   }
 
   const specs = JSON.parse(readFileSync(configFile, 'utf8')) as ServiceSpec[];
   const exitWatch = page && ExitWatch.open(page, specs);
-  const services = specs.map((spec, index) => new Service(spec, index, exitWatch));
+  const notices = page && new Notices(page);
+  const services = specs.map((spec, index) => new Service(spec, index, exitWatch, notices));
   const report: Report = { application: 'starting', pid: 0, exitStatus: 0 };
   const publish = (change: Partial<Report>) => page?.report(Object.assign(report, change));
   const isOver = () => report.application === 'exited' || report.application === 'stopping';
@@ -47,8 +52,11 @@ async function main(configFile: string): Promise<void> {
     // The first death is the fault; those that follow from it would hide its status.
     if (!isOver()) publish({ application: 'exited', pid: exit.pid, exitStatus: exit.status });
   };
+  if (page) stops = new PlannedStops(page, services, () => report.application === 'listening', onExit);
   for (const service of services) {
-    service.start(onExit);
+    // What an earlier agent was told to stop, or was about to.
+    if (service.isStopped) await service.clear();
+    else service.start(onExit);
     if (report.pid === 0) publish({ pid: service.pid });
   }
 
@@ -59,12 +67,13 @@ async function main(configFile: string): Promise<void> {
     if (page) setInterval(() => page.stopAcknowledged && process.exit(), ACK_POLL_MS);
   });
 
-  const wanted = specs.flatMap(spec => spec.ports);
+  const isWanted = (service: Service) => !service.isStopped;
   let timer: NodeJS.Timeout | undefined;
   const poll = async () => {
     clearTimeout(timer);
     if (isOver()) return;
     const present = listeningPorts();
+    const wanted = services.filter(isWanted).flatMap(({ spec }) => spec.ports);
     const application = wanted.every(port => present.has(port)) ? 'listening' : 'starting';
     if (application !== report.application) {
       if (application === 'listening') await settleDisk();
@@ -75,13 +84,14 @@ async function main(configFile: string): Promise<void> {
     timer = setTimeout(poll, application === 'listening' ? STEADY_POLL_MS : STARTING_POLL_MS);
   };
   const restart = async () => {
-    const ended = services.filter(service => service.pid === 0);
+    const ended = services.filter(service => service.pid === 0 && isWanted(service));
     await Promise.all(ended.map(service => service.clear()));
     if (report.application !== 'exited') return;
     publish({ application: 'starting' });
     for (const service of ended) service.start(onExit);
     await poll();
   };
+  if (page && isWantedByHost()) watchAcceptQueues(page, specs);
   if (page) page.onCommand = command => carryOut(command, services, protectedPorts(specs), restart);
   await poll();
 }

@@ -29,10 +29,40 @@ export class Cgroup {
     return readFileSync(`${this.path}/cgroup.procs`, 'latin1').split('\n').filter(Boolean).map(Number);
   }
 
+  /** Whether a process is in it, or below it; false if it has ended. */
+  has(pid: number): boolean {
+    try {
+      const own = readFileSync(`/proc/${pid}/cgroup`, 'latin1');
+      const place = /^0::(.*)$/m.exec(own)?.[1];
+      const wanted = this.path.slice(ROOT.length);
+      return place === wanted || place?.startsWith(`${wanted}/`) === true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Tells all that is in it to end; resolves with whether nothing is, `withinMs` later at most. */
+  async stop(withinMs: number): Promise<boolean> {
+    for (const pid of this.members()) {
+      try {
+        process.kill(pid, 'SIGTERM');
+      } catch {
+        // it has ended meanwhile
+      }
+    }
+    for (const deadline = performance.now() + withinMs; !this.#isEmpty(); await sleep(POLL_MS)) {
+      if (performance.now() > deadline) return false;
+    }
+    return true;
+  }
+
   /** Kills all that is in it; resolves when nothing is. */
   async clear(): Promise<void> {
     writeFileSync(`${this.path}/cgroup.kill`, '1');
-    while (!readFileSync(`${this.path}/cgroup.events`, 'latin1').includes('populated 0'))
-      await sleep(POLL_MS);
+    while (!this.#isEmpty()) await sleep(POLL_MS);
+  }
+
+  #isEmpty(): boolean {
+    return readFileSync(`${this.path}/cgroup.events`, 'latin1').includes('populated 0');
   }
 }

@@ -40,7 +40,7 @@ export class ExitWatch {
   }
 
   /** `main` 0: it is about to start. An announced stop is no fault. */
-  watch(cgroup: Cgroup, service: number, main: number, spec: ServiceSpec, announced = false): void {
+  watch(cgroup: Cgroup, service: number, main: number, spec: ServiceSpec, announced: boolean): void {
     this.addon.watchService(cgroup.id, service, main, announced, spec.cleanExit === 'crash');
   }
 }

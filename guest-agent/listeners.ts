@@ -1,6 +1,16 @@
 import { closeSync, openSync, readSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 
-const LISTEN = '0A';
+const TABLES = ['/proc/net/tcp', '/proc/net/tcp6'];
+/** States as these tables have them (include/net/tcp_states.h). */
+const [ESTABLISHED, CLOSE_WAIT, LISTEN] = ['01', '08', '0A'];
+
+export interface Listener {
+  port: number;
+  /** Connections that wait to be accepted. */
+  queued: number;
+}
+
 const window = Buffer.alloc(16 << 10);
 
 /**
@@ -8,19 +18,46 @@ const window = Buffer.alloc(16 << 10);
  * the first block is enough and the cost does not grow with the number of connections.
  */
 export function listeningPorts(): Set<number> {
-  return new Set(['/proc/net/tcp', '/proc/net/tcp6'].flatMap(path => parseListeners(readHead(path))));
+  return new Set(listeners().map(({ port }) => port));
 }
 
-/** Local ports of the leading LISTEN lines of such a table. */
-export function parseListeners(table: string): number[] {
-  const ports: number[] = [];
+/** The same, with how many connections wait to be accepted. */
+export function listeners(): Listener[] {
+  return TABLES.flatMap(path => parseListeners(readHead(path)));
+}
+
+/** The leading LISTEN lines of such a table. */
+export function parseListeners(table: string): Listener[] {
+  const found: Listener[] = [];
   for (const line of table.split('\n').slice(1)) {
-    const [, local, , state] = line.trim().split(/\s+/);
-    const port = /:([0-9A-F]{4})$/.exec(local ?? '')?.[1];
+    const [, local, , state, queues] = line.trim().split(/\s+/);
+    const port = portOf(local);
     if (state !== LISTEN || port === undefined) break;
-    ports.push(Number.parseInt(port, 16));
+    found.push({ port, queued: Number.parseInt(queues?.split(':')[1] ?? '', 16) || 0 });
   }
-  return ports;
+  return found;
+}
+
+/**
+ * Connections to one of `ports` that nobody has accepted yet, each by its two ends: established, maybe closed by the client, and with no
+ * inode, which a socket gets when a process does. Reads the whole table.
+ */
+export async function unaccepted(ports: ReadonlySet<number>): Promise<Set<string>> {
+  const tables = await Promise.all(TABLES.map(path => readFile(path, 'latin1').catch(() => '')));
+  return new Set(tables.flatMap(table => parseUnaccepted(table, ports)));
+}
+
+export function parseUnaccepted(table: string, ports: ReadonlySet<number>): string[] {
+  return table.split('\n').flatMap(line => {
+    const [, local, remote, state, , , , , , inode] = line.trim().split(/\s+/);
+    const isOpen = state === ESTABLISHED || state === CLOSE_WAIT;
+    return isOpen && inode === '0' && ports.has(portOf(local) ?? 0) ? [`${local} ${remote}`] : [];
+  });
+}
+
+function portOf(address = ''): number | undefined {
+  const hex = /:([0-9A-F]{4})$/.exec(address)?.[1];
+  return hex === undefined ? undefined : Number.parseInt(hex, 16);
 }
 
 function readHead(path: string): string {

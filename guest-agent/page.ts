@@ -64,6 +64,17 @@ export class ControlPage {
     });
   }
 
+  /** Whether the host has made this guest the active one; it may have revoked that since. */
+  get wasActivated(): boolean {
+    return Atomics.load(this.#u32, wire.host.epoch.offset / 4) !== 0;
+  }
+
+  /** What is told of service number `index`; a page has room for some only. */
+  service(index: number): ServiceWords | undefined {
+    const { offset, count, entryBytes } = wire.services;
+    return index < count ? new ServiceWords(this.buffer, offset + index * entryBytes) : undefined;
+  }
+
   /** Whether the host has cut this guest off, after `stopping` was reported. */
   get stopAcknowledged(): boolean {
     return Atomics.load(this.#u32, wire.host.stopAck.offset / 4) === 1;
@@ -93,6 +104,39 @@ export class ControlPage {
 
   #store(field: wire.Field, value: number): void {
     Atomics.store(this.#u32, field.offset / 4, value);
+  }
+}
+
+/** The words of one service. Only the agent's event loop writes them. */
+export class ServiceWords {
+  readonly #u32: Uint32Array;
+  readonly #u64: BigUint64Array;
+
+  constructor(page: ArrayBuffer, offset: number) {
+    this.#u32 = new Uint32Array(page, offset, wire.services.entryBytes / 4);
+    this.#u64 = new BigUint64Array(page, offset, wire.services.entryBytes / 8);
+  }
+
+  /** It is about to start, and has given no sign of life yet. */
+  begin(): void {
+    Atomics.store(this.#u64, wire.services.signs / 8, 0n);
+  }
+
+  sign(): void {
+    Atomics.add(this.#u64, wire.services.signs / 8, 1n);
+  }
+
+  set watchdogMs(ms: number) {
+    Atomics.store(this.#u32, wire.services.watchdogMs / 4, Math.min(Math.ceil(ms), 0xffff_ffff));
+  }
+
+  set stopped(isStopped: boolean) {
+    Atomics.store(this.#u32, wire.services.stopped / 4, isStopped ? 1 : 0);
+  }
+
+  queue(length: number, hasAccepted: boolean): void {
+    if (hasAccepted) Atomics.add(this.#u64, wire.services.accepts / 8, 1n);
+    Atomics.store(this.#u32, wire.services.queued / 4, length);
   }
 }
 

@@ -11,8 +11,14 @@ export const AGENT_SOCKET = '/run/holdfast/agent.sock';
 /** How often an answer is looked for, while one is awaited, ms. */
 const POLL_MS = 20;
 
-/** Carries requests of the guest's root to the host, and what the host wants of the management NIC's address to the kernel. */
-export function serveRequests(page: ArrayBuffer): void {
+/**
+ * Carries requests of the guest's root to the host, and what the host wants of the management NIC's address to the kernel. Those that
+ * `answerHere` answers, with words as the host would, are for the agent itself.
+ */
+export function serveRequests(
+  page: ArrayBuffer,
+  answerHere: (text: string) => Promise<string> | undefined,
+): void {
   followAddress(page, USER_BEAT_MS);
   const ring = new RequestRing(page);
   const waiting = new Map<Socket, string>();
@@ -44,7 +50,10 @@ export function serveRequests(page: ArrayBuffer): void {
       const end = text.indexOf('\n');
       if (end < 0 && text.length <= layout.textBytes) return;
       socket.removeAllListeners('data');
-      waiting.set(socket, text.slice(0, end < 0 ? layout.textBytes : end));
+      const request = text.slice(0, end < 0 ? layout.textBytes : end);
+      const here = answerHere(request);
+      if (here !== undefined) return void here.then(answer => socket.end(`${answer}\n`));
+      waiting.set(socket, request);
       timer ??= setInterval(look, POLL_MS);
       look();
     });

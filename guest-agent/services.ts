@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Cgroup } from './cgroup.js';
 import type { ExitWatch } from './exit-watch.js';
+import type { Notices } from './notices.js';
 import { EXIT_UNKNOWN } from './wire/control-page.js';
 
 /** One entry of /etc/holdfast/services.json. A command in one string is given to /bin/sh. */
@@ -12,6 +14,8 @@ export interface ServiceSpec {
   ports: number[];
   /** What an end with status 0 is, of a process that is not the main one: that of a session, say. Default `close`. */
   cleanExit?: 'close' | 'crash';
+  /** It gives signs of life (sd_notify's WATCHDOG=1), at most so long apart, ms. Default: it need not. */
+  watchdogMs?: number;
 }
 
 export interface Exit {
@@ -22,6 +26,9 @@ export interface Exit {
 }
 
 const RUN = '/run/holdfast';
+/** What a service may take to end when it is stopped, ms: as long as the exit watch waits for one that was told to. */
+const STOP_MS = 10_000;
+const EXIT_POLL_MS = 5;
 
 /** One service of the image, in a cgroup of its own. */
 export class Service {
@@ -34,20 +41,50 @@ export class Service {
     /** Its place in the image's list. */
     private readonly index: number,
     private readonly exitWatch: ExitWatch | undefined,
+    private readonly notices: Notices | undefined,
   ) {
     this.#cgroup = Cgroup.of(spec.name);
+    if (this.#cgroup) notices?.hear(spec, index, this.#cgroup);
+  }
+
+  /** Somebody has stopped it on purpose: its end is no fault. True until `isBack`, also for the next agent. */
+  get isStopped(): boolean {
+    return existsSync(this.#stopRecord);
+  }
+
+  /**
+   * Stops it on purpose: what it closes now, it closes. Resolves when nothing of it is left. Without a cgroup nobody could tell what is.
+   */
+  async stop(): Promise<void> {
+    const cgroup = this.#cgroup;
+    if (cgroup === undefined) throw new Error('it has no cgroup');
+    writeFileSync(this.#stopRecord, '');
+    this.#tell(this.pid);
+    if (!(await cgroup.stop(STOP_MS))) await cgroup.clear();
+    // The news of its end comes a little later, and must not be taken for that of the next one.
+    while (this.pid !== 0) await sleep(EXIT_POLL_MS);
+  }
+
+  /** It was started again, and listens: from now on its end is a fault. */
+  isBack(): void {
+    rmSync(this.#stopRecord, { force: true });
+    this.#tell(this.pid);
+  }
+
+  get #stopRecord(): string {
+    return `${RUN}/${this.spec.name}.stopped`;
   }
 
   /**
    * Starts the main process, or adopts the one that an earlier agent started: the death of the agent must not disturb the service.
-   * `onExit` is called once.
+   * `onExit` is called once, unless it was stopped.
    */
   start(onExit: (exit: Exit) => void): void {
     mkdirSync(RUN, { recursive: true });
     const record = `${RUN}/${this.spec.name}.pid`;
     const ended = (status: number, pid = this.pid) => {
       this.pid = 0;
-      onExit({ service: this.spec.name, pid, status });
+      if (!this.isStopped) onExit({ service: this.spec.name, pid, status });
     };
     const running = adoptable(record);
     if (running !== undefined) {
@@ -57,7 +94,9 @@ export class Service {
       return;
     }
     this.#tell(0);
-    const child = spawn('/bin/sh', this.#command(), {
+    const told = this.notices?.begin(this.index);
+    const child = spawn('/bin/sh', this.#command(told !== undefined), {
+      env: { ...process.env, ...told },
       stdio: ['ignore', 'inherit', 'inherit'],
       detached: true,
     });
@@ -84,18 +123,20 @@ export class Service {
     return this.#cgroup?.members().filter(pid => pid !== this.pid) ?? [];
   }
 
-  #command(): string[] {
+  #command(isWatched: boolean): string[] {
     const { command } = this.spec;
     const [file = '/bin/sh', ...args] =
       typeof command === 'string' ? ['/bin/sh', '-c', `exec ${command}`] : command;
     // The agent is not to be killed for want of memory; what it starts may be.
     const steps = ['echo 0 >/proc/self/oom_score_adj', 'exec "$@"'];
+    // sd_watchdog_enabled(3): the variables of the watchdog are meant for this process alone.
+    if (isWatched) steps.unshift('export WATCHDOG_PID=$$');
     if (this.#cgroup) steps.unshift(`echo 0 >${this.#cgroup.path}/cgroup.procs`);
     return ['-c', steps.join('; '), 'sh', file, ...args];
   }
 
   #tell(main: number): void {
-    if (this.#cgroup) this.exitWatch?.watch(this.#cgroup, this.index, main, this.spec);
+    if (this.#cgroup) this.exitWatch?.watch(this.#cgroup, this.index, main, this.spec, this.isStopped);
   }
 }
 

@@ -46,6 +46,8 @@ const schema = z.strictObject({
         ports: z.array(z.int().min(1).max(65_535)).default([]),
         /** What an end with status 0 is, of a process that is not the main one. */
         cleanExit: z.enum(['close', 'crash']).default('close'),
+        /** It gives signs of life, at most so long apart, ms. */
+        watchdogMs: z.int().min(1000).max(86_400_000).optional(),
       }),
     )
     .min(1),

@@ -206,6 +206,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("mapPage", Napi::Function::New(env, map_page));
   exports.Set("startHeartbeat", Napi::Function::New(env, start_heartbeat));
   export_exit_watch(env, exports);
+  export_notify(env, exports);
   return exports;
 }
 

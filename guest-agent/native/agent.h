@@ -14,3 +14,4 @@ inline void fail(Napi::Env env, const std::string &what, int error = errno) {
 int start_thread(void *(*run)(void *), void *arg, int priority, int cpu);
 
 void export_exit_watch(Napi::Env env, Napi::Object exports);
+void export_notify(Napi::Env env, Napi::Object exports);

@@ -54,6 +54,13 @@ export interface AgentAddon {
     announced: boolean,
     cleanExitCrashes: boolean,
   ): void;
+  /**
+   * Binds a datagram socket that everybody may write to, in place of an earlier one; `heard`, which must not throw, gets each text with
+   * its sender's pid, as the kernel says. For the life of the process. Throws with the system call's text.
+   */
+  hearNotifications(path: string, heard: (pid: number, text: string) => void): void;
+  /** Sends a datagram, or throws: it does not wait for a reader who is late. `@` begins an abstract socket's name. */
+  notify(path: string, text: string): void;
 }
 
 /** Loaded when first needed: without a control page the agent works without the addon. */

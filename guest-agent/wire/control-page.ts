@@ -88,6 +88,24 @@ export const ring = {
   textBytes: 252,
 } as const;
 
+/**
+ * What the agent tells of each service, at its place in the image's list; in the guest's half. Each word stands for itself, so none is
+ * behind the lock. Offsets in an entry:
+ */
+export const services = {
+  ...{ offset: 0x1800, count: 16, entryBytes: 64 },
+  /** Longest time between two signs of life that it has declared, ms; 0: none. */
+  watchdogMs: 0x00,
+  /** Connections that wait to be accepted, when they were last looked at; 0 unless the host wants them looked at. */
+  queued: 0x04,
+  /** u64, signs of life since it was started. 0: it has given none yet, and need not. */
+  signs: 0x08,
+  /** u64: a change says that it has accepted something since. */
+  accepts: 0x10,
+  /** 1: somebody inside has stopped it on purpose; it is no fault, and refuses its clients. */
+  stopped: 0x18,
+} as const;
+
 /** What a guest may ask for, if it was granted: `backup WORD`, after `address` a blank and an IPv4 address with its prefix. */
 export const BACKUP_OPERATIONS = ['boot', 'suspend', 'wake', 'address', 'migrate', 'status'] as const;
 export type BackupOperation = (typeof BACKUP_OPERATIONS)[number];

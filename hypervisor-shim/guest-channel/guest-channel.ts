@@ -1,4 +1,5 @@
 import type { CrashList } from './crash-list.js';
+import type { ServiceWord } from './service-words.js';
 
 /**
  * What the host and a guest's agent tell each other, whatever carries it: an ivshmem page (QEMU), a granted page (Xen).
@@ -41,6 +42,8 @@ export interface GuestRequests {
 
 export interface GuestChannel {
   read(): GuestReport;
+  /** What it tells of its first `count` services, in the order of the image. */
+  services(count: number): ServiceWord[];
   /** What the exit watch has told since the last call, by this supervisor or an earlier one. One load from memory if it is nothing. */
   takeCrashes(): CrashList;
   /** Tells the guest it is (again) the active one: its epoch, and the wall clock, ns since 1970. */

@@ -2,6 +2,7 @@ import * as wire from '../../guest-agent/wire/control-page.js';
 import { type CrashList, readCrash } from './crash-list.js';
 import type { GuestChannel, GuestReport } from './guest-channel.js';
 import { RequestRing } from './request-ring.js';
+import { readServiceWords, type ServiceWord } from './service-words.js';
 
 /** How often a read that met a writer is tried again before the last consistent report is given instead. */
 const ATTEMPTS = 16;
@@ -52,6 +53,10 @@ export class IvshmemChannel implements GuestChannel {
       epoch: this.#load(guest.epochEcho),
       ...this.#readBody(),
     };
+  }
+
+  services(count: number): ServiceWord[] {
+    return readServiceWords(this.#u32, this.#u64, count);
   }
 
   /**

@@ -148,6 +148,9 @@ export const serviceStatus = z
     reason: z.string().optional().describe('why it is not `protected`'),
     address: z.string(),
     ports: z.array(z.int().min(1).max(65535)),
+    stoppedServices: z
+      .array(z.string())
+      .describe('services of the image that somebody stopped on purpose, inside the active guest'),
     accel: z.enum(['kvm', 'tcg', 'xen']),
     epoch: count,
     connections: z.object({

@@ -25,6 +25,9 @@ export function formatStatus(services: readonly ServiceStatus[]): string {
     { title: 'LOG FREE', right: true, cell: s => freeShare(s.log) },
   ]);
   const reasons = services.filter(s => s.reason !== undefined).map(s => `${s.name}: ${s.reason}`);
+  const stopped = services.flatMap(({ name, stoppedServices }) =>
+    stoppedServices.map(service => `${name}: ${service} was stopped on purpose, inside the active guest`),
+  );
   const pasts = services.flatMap(past);
   const volatile = services.flatMap(({ name, storage: { volatileBytes } }) =>
     volatileBytes < VOLATILE_BYTES
@@ -55,7 +58,7 @@ export function formatStatus(services: readonly ServiceStatus[]): string {
       { title: 'CONSOLE', cell: g => g.serialLog },
     ],
   );
-  return [overview, ...reasons, ...pasts, ...volatile, '', guests].join('\n');
+  return [overview, ...reasons, ...stopped, ...pasts, ...volatile, '', guests].join('\n');
 }
 
 /** `web: up 3 h; last fault guest-panic 5 min ago (web-a: kernel panic); recovered 5 min ago; 2 guest-panic, 1 guest-hang`. */

@@ -173,6 +173,8 @@ export const serviceSchema = mapping({
     busyMs: whole(10, 60_000).optional(),
     stillMs: whole(10, 60_000).optional(),
     silentMs: whole(10, 60_000).optional(),
+    // Absent: nobody looks whether services accept connections.
+    acceptQueueMs: whole(3000, 3_600_000).optional(),
     // Absent: nobody asks the service itself.
     probe: mapping({
       port: whole(1, 65_535).optional(),

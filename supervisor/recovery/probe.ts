@@ -14,6 +14,8 @@ export interface ProbeCharge {
   /** A recovery in the same guest is under way: its service may not listen. */
   readonly crashed: Fault | undefined;
   readonly replaying: boolean;
+  /** Stopped on purpose: they may answer nothing. */
+  readonly stoppedServices: readonly string[];
   readonly stopped: AbortSignal;
   readonly config: { address: string; detect: { probe?: ProbeConfig | undefined } };
   primaryFailed(cause: Fault['cause'], detail: string, detectedAt: number): void;
@@ -53,8 +55,9 @@ export class Prober {
   }
 
   #isCalm(): boolean {
-    const { primary, fault, crashed, replaying, stopped } = this.p;
-    return primary?.state === 'active' && !fault && !crashed && !replaying && !stopped.aborted;
+    const { primary, fault, crashed, replaying, stoppedServices, stopped } = this.p;
+    const isServed = primary?.state === 'active' && !fault && !crashed && !replaying;
+    return isServed && stoppedServices.length === 0 && !stopped.aborted;
   }
 
   async #round(probe: ProbeConfig, host: string): Promise<void> {
@@ -64,8 +67,11 @@ export class Prober {
       () => undefined,
       error => error as Error,
     );
-    // A recovery in between explains everything.
-    if (!this.#isCalm() || this.p.primary !== guest) return;
+    // A recovery, or a stop, in between explains everything.
+    if (!this.#isCalm() || this.p.primary !== guest) {
+      this.#failures = 0;
+      return;
+    }
     if (!error) {
       if (!this.#answered)
         this.p.say('probe.answered', `detect.probe is answered by ${guest!.name}, and counts from now on`);

@@ -132,12 +132,13 @@ export class GuestMaker {
   }
 
   #cmdline(name: string, nics: SlotNetwork): string {
-    const { address, gateway, address6, gateway6, storage, ports } = this.config;
+    const { address, gateway, address6, gateway6, storage, ports, detect } = this.config;
     const words = [`service=${address}`, `mgmt=${nics.managementAddress}`, `name=${name}`, `ports=${ports}`];
     if (gateway !== undefined) words.push(`gateway=${gateway}`);
     if (address6 !== undefined) words.push(`service6=${address6}`);
     if (gateway6 !== undefined) words.push(`gateway6=${gateway6}`);
     if (storage.mode !== 'none') words.push(`storage=${storage.mode}:${storage.mount}`);
+    if (detect.acceptQueueMs !== undefined) words.push('accept-queues');
     return [this.image.cmdline, ...words.map(word => `holdfast.${word}`)].join(' ');
   }
 }

@@ -28,6 +28,7 @@ export function limboStatus(
     reason,
     address,
     ports,
+    stoppedServices: [],
     accel: 'tcg',
     epoch: 0,
     connections: { ...NO_CONNECTIONS },

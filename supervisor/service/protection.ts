@@ -142,6 +142,13 @@ export class Protection {
     });
   }
 
+  /** Names of those services of the active guest that somebody inside has stopped on purpose, as it says. */
+  get stoppedServices(): string[] {
+    const { services } = this.maker.image;
+    const words = this.primary?.channel.services(services.length) ?? [];
+    return words.flatMap(({ service, isStopped }) => (isStopped ? [services[service]!.name] : []));
+  }
+
   guestIn(slot: number): GuestVm | undefined {
     const all = [...this.guests().map(({ guest }) => guest), this.booting, this.failedBackup];
     return all.find(guest => guest?.slot === slot);

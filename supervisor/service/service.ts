@@ -27,6 +27,7 @@ import { Pulse } from '../recovery/detect.js';
 import { drill } from '../recovery/drill.js';
 import { InPlace } from '../recovery/in-place.js';
 import { Janitor } from '../recovery/janitor.js';
+import { LifeWatch } from '../recovery/life-watch.js';
 import { Prober } from '../recovery/probe.js';
 import { Upkeep } from '../recovery/upkeep.js';
 import { adoptDataPath, adoptGuests } from './adopt.js';
@@ -71,6 +72,7 @@ export class Service {
   readonly #crashes: CrashWatch;
   readonly #inPlace: InPlace;
   readonly #janitor: Janitor;
+  readonly #lives: LifeWatch;
   readonly #volatile: VolatileWatch;
   readonly #backup: Backup;
   readonly #requests: GrantListener;
@@ -88,6 +90,7 @@ export class Service {
     this.#pulseOfLeaving = new Pulse(p, this.#inPlace, hypervisor.accel, 'leaving');
     this.#crashes = new CrashWatch(p, this.#inPlace);
     this.#janitor = new Janitor(p);
+    this.#lives = new LifeWatch(p, p.maker.image.services);
     this.#volatile = new VolatileWatch(p);
     this.#backup = new Backup(p);
     this.#requests = new GrantListener(p, this.#backup);
@@ -157,6 +160,7 @@ export class Service {
     this.#pulseOfLeaving.start();
     this.#crashes.start();
     this.#janitor.start();
+    this.#lives.start();
     this.#volatile.start();
     void new Prober(this.p).run();
     this.#requests.start();
@@ -191,6 +195,7 @@ export class Service {
       reason: p.reason,
       address: config.address,
       ports: config.ports,
+      stoppedServices: p.stoppedServices,
       accel: this.hypervisor.accel,
       epoch: p.epoch,
       ...p.history.status(),
@@ -273,6 +278,7 @@ export class Service {
     this.#pulseOfLeaving.stop();
     this.#crashes.stop();
     this.#janitor.stop();
+    this.#lives.stop();
     this.#volatile.stop();
     this.#requests.stop();
     p.become('stopping');

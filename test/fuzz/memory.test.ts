@@ -30,6 +30,11 @@ const isReported = ({ application, pid, exitStatus, bootId, epoch }: ReturnType<
   wire.APPLICATION_STATES.includes(application) &&
   [pid, exitStatus, epoch].every(n => Number.isInteger(n) && n >= 0 && n <= 0xffff_ffff) &&
   (bootId === undefined || /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/.test(bootId));
+const isWord = ({ watchdogMs = 1000, queued, isStopped }: ReturnType<IvshmemChannel['services']>[number]) =>
+  typeof isStopped === 'boolean' &&
+  [watchdogMs, queued].every(n => Number.isInteger(n) && n <= 0xffff_ffff) &&
+  watchdogMs >= 1000 &&
+  queued >= 0;
 
 property(
   'control page: whatever a guest stores, the host reads a report, and its own half stays',
@@ -43,7 +48,7 @@ property(
     const own = Buffer.from(page.slice(0, HALF));
     for (const [at, value] of stores) {
       words[at] = value;
-      if (!isReported(channel.read())) return false;
+      if (!isReported(channel.read()) || !channel.services(wire.services.count).every(isWord)) return false;
     }
     return own.equals(Buffer.from(page.slice(0, HALF)));
   },

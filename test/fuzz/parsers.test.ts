@@ -114,7 +114,9 @@ const PROC =
   '  sl  local_address rem_address   st\n   0: 00000000:0016 00000000:0000 0A 00\n   1: 0100007F:1F90 00000000:0000 0A 00\n';
 
 property('listeners: ports, whatever /proc/net/tcp looks like', damaged(PROC), table =>
-  parseListeners(table).every(port => Number.isInteger(port) && port >= 0 && port <= 65535),
+  parseListeners(table).every(
+    ({ port, queued }) => Number.isInteger(port) && port >= 0 && port <= 65535 && queued >= 0,
+  ),
 );
 
 const MAC = Uint8Array.of(2, 0, 0, 0, 0, 1);

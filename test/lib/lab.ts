@@ -2,6 +2,7 @@ import { type ChildProcess, execFileSync, type StdioOptions } from 'node:child_p
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { removeMountPoints } from '../../hypervisor-shim/libvirt/daemon-launch.js';
+import { type Disposable, disposeAtExit, settled } from './at-exit.js';
 import { removeMarkedFiles } from './leftovers.js';
 import { commandLine, inside, namespaceName, namespacePids, removeNamespaces } from './namespaces.js';
 import { ProcessGroups, startTime } from './processes.js';
@@ -34,9 +35,7 @@ export interface ClientNamespace {
   address6: string;
 }
 
-const open = new Set<Lab>();
-
-export class Lab {
+export class Lab implements Disposable {
   readonly host: string;
   readonly clients: ClientNamespace[] = [];
   /** Scratch directory, removed with the laboratory. Its path is short, for Unix sockets below it. */
@@ -56,8 +55,7 @@ export class Lab {
     const lab = new Lab(tag);
     mkdirSync(lab.dir, { mode: 0o700 });
     writeFileSync(lockFile(tag), `${process.pid} ${startTime(process.pid)}\n`);
-    open.add(lab);
-    hookExit();
+    disposeAtExit(lab);
     try {
       await lab.#build(options.clients ?? 1);
     } catch (error) {
@@ -145,10 +143,9 @@ export class Lab {
     await removeNamespaces(this.tag);
     await removeMountPoints();
     rmSync(this.dir, { recursive: true, force: true });
-    open.delete(this);
+    settled(this);
   }
 
-  /** Last resort on the way out of the process: kill and unlink without waiting. */
   disposeNow(): void {
     this.#groups.killAllNow();
     for (const name of [this.host, ...this.clients.map(client => client.name)]) {
@@ -163,6 +160,11 @@ export class Lab {
       }
     }
     rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  /** What a supervisor, killed just now, had pinned. */
+  sweepUp(): void {
+    removeMarkedFiles(this.tag);
   }
 }
 
@@ -184,27 +186,6 @@ function readLock(tag: string): [pid: number | undefined, started: string | unde
   } catch {
     return [undefined, undefined];
   }
-}
-
-let hooked = false;
-function hookExit(): void {
-  if (hooked) return;
-  hooked = true;
-  process.on('exit', () => {
-    for (const lab of open) lab.disposeNow();
-  });
-  for (const [signal, status] of [
-    ['SIGINT', 130],
-    ['SIGTERM', 143],
-  ] as const)
-    process.once(signal, () => {
-      const labs = [...open];
-      void Promise.allSettled(labs.map(lab => lab.dispose())).then(() => {
-        // what a supervisor, killed just now, had pinned
-        for (const lab of labs) removeMarkedFiles(lab.tag);
-        process.exit(status);
-      });
-    });
 }
 
 const labDir = (tag: string): string => join('/tmp', `holdfast-lab-${tag}`);

@@ -1,9 +1,9 @@
-import { cpSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DrillFault, RecoveryReport } from '../../supervisor/api/types.js';
 import { assess, type RoundNumbers } from './assess.js';
 import { Capture } from './capture.js';
 import { findImage, type Image } from './image.js';
+import { keepLogs } from './keep.js';
 import { BRIDGE, type ClientNamespace, Lab, SERVICE_ADDRESS, SERVICE_ADDRESS6, sweep } from './lab.js';
 import { leftovers } from './leftovers.js';
 import { BEYOND_BUFFERS, boundReceiveBuffers, type Families, IN_FLIGHT, startMixedLoad } from './load.js';
@@ -77,9 +77,9 @@ export async function runScenario(options: ScenarioOptions = {}): Promise<Scenar
     log('stopping the service');
     await supervisor.down();
     result.leftovers.push(...(await lab.strays()));
-    keep(lab, result.failures.length > 0, log);
+    if (result.failures.length > 0) keepLogs(lab, log);
   } catch (error) {
-    keep(lab, true, log);
+    keepLogs(lab, log);
     // the daemon knows best what is to be removed; whatever it does not manage, the sweep ends
     await supervisor.command(['down'], true).catch(() => {});
     await lab.dispose();
@@ -154,18 +154,4 @@ export function serviceConfig(name: string, image: Image, extra: Record<string, 
     log: { sizeMiB: 512 },
     ...extra,
   };
-}
-
-/** After a failure, copies logs and captures to the directory `HOLDFAST_TEST_KEEP` names: the laboratory's own is removed. */
-function keep(lab: Lab, failed: boolean, log: (line: string) => void): void {
-  const target = process.env.HOLDFAST_TEST_KEEP;
-  if (!target || !failed) return;
-  try {
-    const wanted = (path: string) =>
-      statSync(path).isDirectory() || /\.(log|pcap|yaml|json|ndjson|stderr)$/.test(path);
-    cpSync(lab.dir, target, { recursive: true, filter: wanted });
-    log(`logs and captures are in ${target}`);
-  } catch (error) {
-    log(`could not keep logs: ${error}`);
-  }
 }

@@ -3,6 +3,7 @@ import type { ExecutionContext } from 'ava';
 import { Capture } from './capture.js';
 import { summarize } from './gaps.js';
 import { findImage, type Image } from './image.js';
+import { keepLogs } from './keep.js';
 import { type ClientNamespace, Lab } from './lab.js';
 import { leftovers } from './leftovers.js';
 import { boundReceiveBuffers, makeTraffic } from './load.js';
@@ -75,7 +76,8 @@ export interface StageOptions {
 
 /**
  * Protects a service on real guests, lets clients transfer, plays `act`, and demands that no client noticed anything: each
- * stream whole, no reset, no reconnect; and that nothing is left behind. A failure logs the supervisor's events.
+ * stream whole, no reset, no reconnect; and that nothing is left behind. A failure logs the supervisor's events, and keeps what else
+ * there is (keep.ts).
  */
 export async function undisturbed(
   t: ExecutionContext,
@@ -110,6 +112,7 @@ export async function undisturbed(
   } catch (error) {
     const events = await supervisor.events().catch(() => []);
     for (const { at, type, message } of events) t.log(`${new Date(at).toISOString()} ${type}: ${message}`);
+    keepLogs(lab, line => t.log(line));
     throw error;
   } finally {
     await supervisor.command(['down'], true).catch(() => {});

@@ -10,7 +10,8 @@ const MOST_IN_FLIGHT = 2 ** 30;
 export function fromGuest(m: Ssw, slot: number, s: Segment): Outcome {
   const f = m.flows.get(s.port);
   if (f && repeatsAnswer(m, f, slot, s)) return { wire: repeated(f, s) };
-  if (!f || (has(s, 'S') && f.state !== 'REPLAYING')) return withoutFlow(m, slot, s);
+  if (!f || (has(s, 'S') && f.state !== 'REPLAYING') || (f.state === 'CLOSED' && refuses(m, s)))
+    return withoutFlow(m, slot, s);
   // F6: the resets of a service that does not run mean nothing.
   if (has(s, 'R') && !m.slots[slot]!.listening) return drop(m, 'DROP_GUEST_RST');
   const owns = f.owner === slot && rules.isCurrent(m, f);
@@ -44,12 +45,17 @@ const repeated = (f: Flow, s: Segment): Segment => ({
   ts: s.ts && [shiftBy(s.ts[0], f.t), s.ts[1]],
 });
 
+/** Also where the tuple had a connection before: its record knows nothing of the new handshake. */
+function refuses(m: Ssw, s: Segment): boolean {
+  const h = m.handshakes.get(s.port);
+  return has(s, 'R') && !has(s, 'S') && h !== undefined && !h.answer && s.ack === plus(h.c_isn, 1);
+}
+
 function withoutFlow(m: Ssw, slot: number, s: Segment): Outcome {
   if (has(s, 'S') && has(s, 'A') && !has(s, 'R')) return guestAnswer(m, slot, s);
   if (has(s, 'R') && !has(s, 'S') && slot === m.active) {
     if (!m.slots[slot]!.listening) return drop(m, 'DROP_GUEST_RST');
-    const h = m.handshakes.get(s.port);
-    if (h && !h.answer && s.ack === plus(h.c_isn, 1)) {
+    if (refuses(m, s)) {
       m.handshakes.delete(s.port); // a running service may refuse
       return { wire: s };
     }

@@ -1,8 +1,9 @@
 /** A process of a service dies in a healthy guest, and no client hears of it: the exit watch of the guest, on real machines. */
 import { join } from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import type { DrillFault } from '../../supervisor/api/types.js';
 import { shell } from '../lib/guest-shell.js';
+import { BRIDGE, SERVICE_ADDRESS } from '../lib/lab.js';
 import { repositoryRoot, waitFor } from '../lib/run.js';
 import { allAtWork, LONG_LOAD, type Stage, undisturbed } from '../lib/stage.js';
 import { guestOf } from '../lib/supervisor.js';
@@ -11,6 +12,9 @@ const appliance = join(repositoryRoot(), 'test/appliances/crash.yaml');
 /** Outlives two deaths, without a boot between them. */
 const LOAD = { ...LONG_LOAD, downloadRate: 400_000, uploadMiB: 10, requests: 300 };
 const WHOLE: DrillFault[] = ['app-kill', 'app-stop', 'app-segv'];
+
+/** The host's own way to the service. */
+const HOST_ADDRESS = '10.77.0.1/24';
 
 /** Three machines' boots: of its kinds the other tests have the first. */
 const long = process.env.HOLDFAST_LONG ? test : test.skip;
@@ -97,8 +101,45 @@ test('one process of many is killed or crashes: its connections alone are replay
       return (present.length > 0 && !present.some(pid => old.includes(pid))) || undefined;
     });
     t.is(await recoveries(stage), done, 'a reload and a log rotation are no faults');
+    await stopAndStart(t, stage);
+    t.is(await recoveries(stage), done, 'nor is an announced stop');
   });
 });
+
+/** From the host: what the clients' capture sees stays free of refusals. */
+async function get({ lab }: Stage, path: string): Promise<number> {
+  const url = `http://${SERVICE_ADDRESS}${path}`;
+  return (
+    await lab.exec(lab.host, ['curl', '-s', '-m', '20', '-o', '/dev/null', url], { allowFailure: true })
+  ).code!;
+}
+
+const REFUSED = 7;
+const CUT_SHORT = 18;
+
+/** nginx, on purpose, with a download under way: closed as it closes it, then refused, then served again. */
+async function stopAndStart(t: ExecutionContext, stage: Stage): Promise<void> {
+  const { lab, supervisor, tag } = stage;
+  await lab.exec(lab.host, ['ip', 'addr', 'add', HOST_ADDRESS, 'dev', BRIDGE]);
+  const url = `http://${SERVICE_ADDRESS}/files/00.bin`;
+  const download = lab.exec(lab.host, ['curl', '-s', '--limit-rate', '500k', '-o', '/dev/null', url], {
+    allowFailure: true,
+  });
+  await waitFor('the download', 30_000, async () =>
+    (await supervisor.connections(tag)).some(c => c.client.startsWith('10.77.0.1:') && c.outputAcked > 1e5)
+      ? true
+      : undefined,
+  );
+  const stopped = await shell(lab, 'holdfast-guest stop nginx; echo status $?');
+  t.regex(stopped, /^nginx is stopped; .*\nstatus 0$/m);
+  t.is((await download).code, CUT_SHORT, 'the client of a transfer hears of its end');
+  t.deepEqual((await supervisor.status(tag)).stoppedServices, ['nginx']);
+  t.is(await get(stage, '/small/1k'), REFUSED);
+  t.regex(await shell(lab, 'holdfast-guest start nginx; echo status $?'), /^nginx is started\nstatus 0$/m);
+  t.is(await get(stage, '/small/1k'), 0);
+  const status = await supervisor.status(tag);
+  t.deepEqual([status.stoppedServices, status.phase], [[], 'protected']);
+}
 
 test('restart: a service that dies starts again in the same guest; dies it again, the backup takes over', async t => {
   const config = { recovery: { onApplicationExit: 'restart' } };

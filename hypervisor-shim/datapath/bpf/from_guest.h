@@ -210,6 +210,17 @@ static __noinline int to_replay(struct __sk_buff *skb, struct packet *p, struct 
 	return bpf_skb_store_bytes(skb, 0, c->replay_mac, 6, 0);
 }
 
+/* Whether a RST refuses a SYN of the client's that was not answered otherwise. */
+static __noinline int refuses(struct packet *p, struct hf_key *key)
+{
+	struct hf_pending *h;
+
+	if ((p->flags & (TH_SYN | TH_RST)) != TH_RST)
+		return 0;
+	h = bpf_map_lookup_elem(&pending, key);
+	return h && p->ack == h->c_isn + 1 && !h->answered;
+}
+
 /* TCP of a protected port that belongs to no flow: an answer to a handshake, or nothing we know. */
 static __always_inline int guest_without_flow(struct __sk_buff *skb, struct packet *p, struct hf_key *key,
 					      struct hf_control *c, __u32 slot)
@@ -220,8 +231,7 @@ static __always_inline int guest_without_flow(struct __sk_buff *skb, struct pack
 		const struct hf_slot *s = &c->slots[slot & (HF_SLOTS - 1)];
 		if (!s->epoch || !s->listening)
 			return drop(HF_STAT_DROP_GUEST_RST);
-		struct hf_pending *h = bpf_map_lookup_elem(&pending, key);
-		if (h && p->ack == h->c_isn + 1 && !h->answered) {
+		if (refuses(p, key)) {
 			bpf_map_delete_elem(&pending, key);
 			return to_wire(c);
 		}
@@ -302,7 +312,8 @@ int from_guest(struct __sk_buff *skb)
 	f = find_flow(&key, &id);
 	if (f && (p.flags & (TH_SYN | TH_ACK | TH_RST)) == (TH_SYN | TH_ACK) && repeats_answer(f, &p, c, slot, &w->edit))
 		return translate(skb, &p) ? drop(HF_STAT_DROP_PARSE) : to_wire(c);
-	if (!f || (p.flags & TH_SYN && f->state != HF_REPLAYING))
+	/* A tuple that is used again belongs to its new handshake: the record of the old connection knows nothing of it. */
+	if (!f || (p.flags & TH_SYN && f->state != HF_REPLAYING) || (f->state == HF_CLOSED && refuses(&p, &key)))
 		return guest_without_flow(skb, &p, &key, c, slot);
 	if (p.flags & TH_RST && !c->slots[slot].listening)
 		return drop(HF_STAT_DROP_GUEST_RST);

@@ -3,15 +3,24 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Guest, GuestEvent, GuestSpec, Hypervisor } from '../../../hypervisor-shim/hypervisor.js';
+import { removeMountPoints } from '../../../hypervisor-shim/libvirt/daemon-launch.js';
+import { type Disposable, disposeAtExit, settled } from '../../lib/at-exit.js';
 import { buildInitramfs } from './initramfs.js';
 import { findKernel } from './kernel.js';
 
-/** What a run of these tests shares: a directory of its own, the guest's kernel and initramfs. */
-export class Bench {
+/** What killed processes may take to be gone, ms. */
+const END_MS = 10_000;
+
+/** What a run of these tests shares: a directory of its own, the guest's kernel and initramfs; and every libvirtd with its state there. */
+export class Bench implements Disposable {
   readonly directory = mkdtempSync(join(tmpdir(), 'hf-libvirt-'));
   readonly stateDir = join(this.directory, 'state');
   readonly kernel = findKernel();
   readonly initrd = buildInitramfs(this.directory, this.kernel);
+
+  constructor() {
+    disposeAtExit(this);
+  }
 
   spec(name: string, act: string, more: Partial<GuestSpec> = {}): GuestSpec {
     const cmdline = `console=ttyS0 panic=0 quiet act=${act}`;
@@ -44,6 +53,31 @@ export class Bench {
 
   remove(): void {
     rmSync(this.directory, { recursive: true, force: true });
+    settled(this);
+  }
+
+  async dispose(): Promise<void> {
+    // A libvirtd may have started a guest meanwhile.
+    for (const end = Date.now() + END_MS; this.#kill() > 0 && Date.now() < end; ) await sleep(20);
+    await removeMountPoints();
+    this.remove();
+  }
+
+  disposeNow(): void {
+    this.#kill();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  #kill(): number {
+    const pids = processesOf(this.directory);
+    for (const pid of pids) {
+      try {
+        process.kill(Number(pid), 'SIGKILL');
+      } catch {
+        // it has ended meanwhile
+      }
+    }
+    return pids.length;
   }
 }
 

@@ -1,7 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
+import { keepLogs } from '../../lib/keep.js';
 import { Lab, SERVICE_ADDRESS, sweep } from '../../lib/lab.js';
 import { leftovers } from '../../lib/leftovers.js';
 import { run, waitFor } from '../../lib/run.js';
@@ -37,6 +40,27 @@ test.serial('clients reach the bridge, commands see bpffs, and dispose leaves no
     (await leftovers('unitlab')).filter(line => !before.includes(line)),
     [],
   );
+});
+
+test.serial('logs of a failure are kept where HOLDFAST_TEST_KEEP says, and nowhere without', async t => {
+  const target = mkdtempSync(join(tmpdir(), 'holdfast-keep-'));
+  const lab = await Lab.create('unitkeep');
+  t.teardown(async () => {
+    delete process.env.HOLDFAST_TEST_KEEP;
+    rmSync(target, { recursive: true });
+    await lab.dispose();
+  });
+  mkdirSync(join(lab.dir, 'state'));
+  for (const file of ['state/events.ndjson', 'state/web.console.log', 'state/root.qcow2', 'upload.bin'])
+    writeFileSync(join(lab.dir, file), file);
+  const said: string[] = [];
+  keepLogs(lab, line => void said.push(line));
+  t.deepEqual(said, []);
+  process.env.HOLDFAST_TEST_KEEP = target;
+  keepLogs(lab, line => void said.push(line));
+  t.deepEqual(said, [`logs and captures are in ${target}/unitkeep`]);
+  t.deepEqual(readdirSync(join(target, 'unitkeep')), ['state']);
+  t.deepEqual(readdirSync(join(target, 'unitkeep/state')).sort(), ['events.ndjson', 'web.console.log']);
 });
 
 test.serial('what an interrupted run left is listed, and swept', async t => {

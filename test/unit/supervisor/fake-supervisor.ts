@@ -163,6 +163,7 @@ export function sampleService(name: string, address: string, ports: number[]): S
     reason: undefined,
     address,
     ports,
+    stoppedServices: [],
     accel: 'tcg',
     epoch: 1,
     connections: { tracked: 2, held: 0, spliced: 1, closed: 7, unprotected: 0 },

@@ -62,6 +62,7 @@ async function watched(t: ExecutionContext, answers: (n: number) => boolean) {
     fault: undefined as ProbeCharge['fault'],
     crashed: undefined as ProbeCharge['crashed'],
     replaying: false,
+    stoppedServices: [] as string[],
     stopped: stop.signal,
     config: { address: `${HOST}/8`, detect: { probe } },
     primaryFailed(cause: string, detail: string) {
@@ -128,4 +129,16 @@ test('what is asked during a replay proves nothing', async t => {
   w.charge.replaying = true;
   await sleep(100); // twenty times as long as between two probes
   t.deepEqual(w.failed, []);
+});
+
+test('a service that was stopped on purpose may answer nothing; started again, it begins anew', async t => {
+  const w = await watched(t, () => w.charge.stoppedServices.length === 0);
+  await w.rounds(2);
+  w.charge.stoppedServices = ['nginx'];
+  await sleep(100);
+  w.charge.stoppedServices = [];
+  await w.rounds(3);
+  t.deepEqual(w.failed, []);
+  w.server.answers = () => false;
+  await waitFor('the verdict', 20_000, () => w.failed.length > 0 || undefined);
 });
