@@ -16,6 +16,8 @@ export type Outcome =
   | { kind: 'spliced' }
   | { kind: 'closed'; code: VerdictCode; reason: string }
   | { kind: 'lost'; code: VerdictCode; reason: string }
+  /** Somebody else gave the connection up meanwhile, and has said so. */
+  | { kind: 'given-up' }
   /** The guest refused or reset the connection: try again with a new socket. */
   | { kind: 'retry'; reason: string }
   /** The guest itself was fenced: the whole recovery is void. */
@@ -223,6 +225,7 @@ export class FlowReplay {
       return { kind: 'closed', code: 'closed', reason: 'gone' };
     if (flow.in_end !== this.flow.in_end || flow.state !== this.flow.state) this.take(flow);
     if (flow.state === STATE.CLOSED) {
+      if (flow.lost) return { kind: 'given-up' };
       return flow.rst_in
         ? { kind: 'closed', code: 'client-reset', reason: 'reset by the client' }
         : { kind: 'closed', code: 'closed', reason: 'closed by both ends' };

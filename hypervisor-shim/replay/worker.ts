@@ -245,9 +245,11 @@ class Recovery {
         this.verdict(replay.flow, replay.id, 'kept', 'spliced', 'spliced');
         break;
       case 'closed':
+      case 'given-up':
         replay.close();
         this.toGuest(resetToGuest(replay.flow, setup));
-        this.verdict(replay.flow, replay.id, 'kept', outcome.code, outcome.reason);
+        if (outcome.kind === 'closed')
+          this.verdict(replay.flow, replay.id, 'kept', outcome.code, outcome.reason);
         break;
       case 'lost':
         this.lose(replay, outcome.code, outcome.reason);

@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ClientNamespace, Lab } from './lab.js';
+import type { Lab } from './lab.js';
 import { sleep, waitFor } from './run.js';
 import { type Trace, traceConnections } from './tcp-trace.js';
 
@@ -10,13 +10,19 @@ import { type Trace, traceConnections } from './tcp-trace.js';
 const SNAP_LENGTH = 128;
 const KERNEL_BUFFER_KIB = 128 * 1024;
 
-/** tcpdump of TCP at a client's network device. The stamps are the kernel's wall clock, comparable with a RecoveryReport. */
+/** A network device in a namespace: a client's, or a guest's tap. */
+export interface CapturePoint {
+  name: string;
+  dev: string;
+}
+
+/** tcpdump of TCP at a network device. The stamps are the kernel's wall clock, comparable with a RecoveryReport. */
 export class Capture {
   readonly file: string;
   #errors = '';
 
   private constructor(
-    readonly client: ClientNamespace,
+    readonly point: CapturePoint,
     readonly lab: Lab,
     readonly child: ChildProcess,
     file: string,
@@ -28,13 +34,13 @@ export class Capture {
   }
 
   /** Resolves when tcpdump listens: packets sent from now on are in the file. */
-  static async start(lab: Lab, client: ClientNamespace): Promise<Capture> {
-    const file = join(lab.dir, `${client.name}-${Date.now()}.pcap`);
-    const child = lab.spawn(client.name, [
-      ...['tcpdump', '-i', client.dev, '-n', '-s', `${SNAP_LENGTH}`, '-B', `${KERNEL_BUFFER_KIB}`],
+  static async start(lab: Lab, point: CapturePoint): Promise<Capture> {
+    const file = join(lab.dir, `${point.name}-${point.dev}-${Date.now()}.pcap`);
+    const child = lab.spawn(point.name, [
+      ...['tcpdump', '-i', point.dev, '-n', '-s', `${SNAP_LENGTH}`, '-B', `${KERNEL_BUFFER_KIB}`],
       ...['-Z', 'root', '-w', file, 'tcp'],
     ]);
-    const capture = new Capture(client, lab, child, file);
+    const capture = new Capture(point, lab, child, file);
     await waitFor('tcpdump to listen', 10_000, () => {
       if (child.exitCode !== null) throw new Error(`tcpdump: ${capture.#errors}`);
       return /listening on/.test(capture.#errors) ? true : undefined;

@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import type { ExecutionContext } from 'ava';
+import { ServiceNames } from '../../supervisor/service/names.js';
 import { Capture } from './capture.js';
+import { earlyFarewell } from './farewells.js';
 import { summarize } from './gaps.js';
 import { findImage, type Image } from './image.js';
 import { keepLogs } from './keep.js';
@@ -10,6 +12,7 @@ import { boundReceiveBuffers, makeTraffic } from './load.js';
 import { waitFor } from './run.js';
 import { SERVICE_PORTS, serviceConfig } from './scenario.js';
 import { Supervisor } from './supervisor.js';
+import type { Trace } from './tcp-trace.js';
 import { makeUploadBody, type Traffic } from './traffic.js';
 
 /** Clients that are at work while a test acts: how many of each kind, and how slow (bytes or requests a second). */
@@ -60,8 +63,12 @@ export interface Stage {
   image: Image;
   supervisor: Supervisor;
   traffic: Traffic;
+  /** With `captureGuest`; to be stopped by the test, before the tap goes. */
+  guestCapture: Capture | undefined;
   /** Connections that the test opened beside the load; it counts them. */
   opened: number;
+  /** Called with what clients saw of their connections, from begin to end. */
+  judge: ((trace: Trace) => void) | undefined;
 }
 
 export interface StageOptions {
@@ -72,12 +79,14 @@ export interface StageOptions {
   appliance?: string;
   /** Merged over the service's configuration, top-level fields. */
   config?: Record<string, unknown>;
+  /** Also capture at the tap of the first primary, from before the first connection on. */
+  captureGuest?: boolean;
 }
 
 /**
  * Protects a service on real guests, lets clients transfer, plays `act`, and demands that no client noticed anything: each
- * stream whole, no reset, no reconnect; and that nothing is left behind. A failure logs the supervisor's events, and keeps what else
- * there is (keep.ts).
+ * stream whole, no reset, no reconnect, no FIN before its own; and that nothing is left behind. A failure logs the supervisor's events,
+ * and keeps what else there is (keep.ts).
  */
 export async function undisturbed(
   t: ExecutionContext,
@@ -94,9 +103,21 @@ export async function undisturbed(
     await boundReceiveBuffers(lab, client);
     await supervisor.up(serviceConfig(tag, image, options.config));
     const capture = await Capture.start(lab, client);
+    const tap = { name: lab.host, dev: new ServiceNames(tag).tap(0) };
+    const guestCapture = options.captureGuest ? await Capture.start(lab, tap) : undefined;
     const traffic = startLoad(lab, client, image, { ...STEADY_LOAD, ...options.load });
     await traffic.waitInFlight(256 << 10, 1 << 20, 60_000);
-    const stage: Stage = { tag, lab, client, image, supervisor, traffic, opened: 0 };
+    const stage: Stage = {
+      tag,
+      lab,
+      client,
+      image,
+      supervisor,
+      traffic,
+      guestCapture,
+      opened: 0,
+      judge: undefined,
+    };
     await act(stage);
     const results = await traffic.results();
     t.deepEqual(
@@ -105,8 +126,11 @@ export async function undisturbed(
     );
     await capture.stop();
     const connections = traffic.clients.length + stage.opened;
-    const summary = summarize(capture.trace(SERVICE_PORTS), connections);
+    const trace = capture.trace(SERVICE_PORTS);
+    const summary = summarize(trace, connections);
     t.like(summary, { connections, resets: 0, reconnects: 0 });
+    t.deepEqual(trace.connections.flatMap(earlyFarewell), []);
+    stage.judge?.(trace);
     await supervisor.down();
     t.deepEqual(await lab.strays(), []);
   } catch (error) {

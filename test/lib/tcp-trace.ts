@@ -8,6 +8,9 @@ export interface DirectionTrace {
   bytes: number;
   fins: number;
   resets: number;
+  /** First FIN, and first FIN or RST, ms since 1970. */
+  finMs: number | undefined;
+  farewellMs: number | undefined;
   /** Segments with payload that begin below the highest byte already sent. */
   retransmissions: number;
   /** Time of the last segment with new payload, ms since 1970; undefined if there was none. */
@@ -111,6 +114,8 @@ function begin(view: TcpView, toServer: boolean, atMs: number): Working {
     bytes: 0,
     fins: 0,
     resets: 0,
+    finMs: undefined,
+    farewellMs: undefined,
     retransmissions: 0,
     lastDataMs: undefined,
   });
@@ -170,12 +175,18 @@ function count(
   atMs: number,
 ): number | undefined {
   direction.packets++;
-  if ((view.flags & (FIN | RST)) !== 0) connection.closingMs ??= atMs;
+  if ((view.flags & (FIN | RST)) !== 0) {
+    connection.closingMs ??= atMs;
+    direction.farewellMs ??= atMs;
+  }
   if ((view.flags & RST) !== 0) {
     direction.resets++;
     return next; // its sequence number may be anything
   }
-  if ((view.flags & FIN) !== 0) direction.fins++;
+  if ((view.flags & FIN) !== 0) {
+    direction.fins++;
+    direction.finMs ??= atMs;
+  }
   const phantom = (view.flags & SYN ? 1 : 0) + (view.flags & FIN ? 1 : 0);
   const end = (view.seq + view.payload + phantom) >>> 0;
   if (next === undefined) {

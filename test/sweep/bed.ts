@@ -133,7 +133,7 @@ class Sweep {
     for (const [i, capture] of captures.entries()) this.countResets(capture, i);
     const kept = process.env.HOLDFAST_TEST_KEEP;
     if (kept && this.connections.some(c => c.why)) {
-      for (const { file, client } of captures) copyFileSync(file, join(kept, `${client.name}.pcap`));
+      for (const { file, point } of captures) copyFileSync(file, join(kept, `${point.name}.pcap`));
     }
     const cells = this.connections.map(c => ({
       stage: c.stage,

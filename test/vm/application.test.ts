@@ -1,12 +1,16 @@
 /** A process of a service dies in a healthy guest, and no client hears of it: the exit watch of the guest, on real machines. */
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import type { DrillFault } from '../../supervisor/api/types.js';
+import type { DrillFault, RecoveryReport } from '../../supervisor/api/types.js';
+import { byClient, earlyFarewell, notPassed } from '../lib/farewells.js';
+import { longestSilence } from '../lib/gaps.js';
 import { shell } from '../lib/guest-shell.js';
 import { BRIDGE, SERVICE_ADDRESS } from '../lib/lab.js';
 import { repositoryRoot, waitFor } from '../lib/run.js';
+import { SERVICE_PORTS } from '../lib/scenario.js';
 import { allAtWork, LONG_LOAD, type Stage, undisturbed } from '../lib/stage.js';
 import { guestOf } from '../lib/supervisor.js';
+import type { Trace } from '../lib/tcp-trace.js';
 
 const appliance = join(repositoryRoot(), 'test/appliances/crash.yaml');
 /** Outlives two deaths, without a boot between them. */
@@ -55,15 +59,53 @@ async function workers({ lab }: Stage, script = ''): Promise<string[]> {
   return printed.split('\n').filter(line => /^\d+$/.test(line));
 }
 
-/** Of the flows that there are: how many were ever replayed, and how many never noticed anything. */
-async function touched({ supervisor, tag }: Stage): Promise<{ replayed: number; untouched: number }> {
+/** Clients of the flows that there are: those that were ever replayed, and those that never noticed anything. */
+async function touched({ supervisor, tag }: Stage): Promise<{ replayed: string[]; untouched: string[] }> {
   const open = (await supervisor.connections(tag)).filter(({ state }) => state !== 'closed');
-  const replayed = open.filter(({ failovers }) => failovers > 0).length;
-  return { replayed, untouched: open.length - replayed };
+  const clients = (wanted: typeof open) => wanted.map(({ client }) => client);
+  return {
+    replayed: clients(open.filter(({ failovers }) => failovers > 0)),
+    untouched: clients(open.filter(({ failovers }) => failovers === 0)),
+  };
+}
+
+/** The guest said neither FIN nor RST on any connection before its client had; its own kernel would have, for each that was replayed. */
+function judgeGuest(t: ExecutionContext, guest: Trace, replayed: string[]): void {
+  const there = byClient(guest);
+  for (const name of replayed) t.true(there.get(name)!.syns > 1, `${name} was replayed in this guest`);
+  t.deepEqual(guest.connections.flatMap(earlyFarewell), [], 'at the tap of the guest');
+}
+
+/** So much longer than ever before may those wait whose process lives: the host is busy with the replay of the others. */
+const SLOWER = 4;
+const SLOWER_MS = 250;
+
+/** Connections that were not replayed noticed nothing: each of their packets passed the data path, and they waited no longer than before. */
+function judgeUntouched(
+  t: ExecutionContext,
+  [guest, client]: [Trace, Trace],
+  untouched: string[],
+  { faultAt, lastSpliceAt }: RecoveryReport,
+): void {
+  const [there, here] = [byClient(guest), byClient(client)];
+  t.deepEqual(
+    untouched.flatMap(name => notPassed(there.get(name), here.get(name)!)),
+    [],
+  );
+  const waited = (from: number, to: number) =>
+    Math.max(...untouched.map(name => longestSilence(here.get(name)!, from, to)));
+  const [before, during] = [waited(0, faultAt!), waited(faultAt!, lastSpliceAt! + SLOWER_MS)];
+  t.true(
+    during <= SLOWER * before + SLOWER_MS,
+    `they waited ${during} ms, and never more than ${before} before`,
+  );
+  t.log(
+    `not replayed: waited ${during.toFixed(0)} ms at most during the recovery, ${before.toFixed(0)} before`,
+  );
 }
 
 test('one process of many is killed or crashes: its connections alone are replayed, in the same guest', async t => {
-  await undisturbed(t, { tag: 'appone', appliance, load: LOAD }, async stage => {
+  await undisturbed(t, { tag: 'appone', appliance, load: LOAD, captureGuest: true }, async stage => {
     const { tag, lab, supervisor, traffic } = stage;
     const { bootId } = guestOf(await supervisor.status(tag), 'primary');
     const all = traffic.clients.length;
@@ -72,7 +114,8 @@ test('one process of many is killed or crashes: its connections alone are replay
     t.is(report.cause, 'application-exit');
     t.is(report.lost, 0);
     t.true(report.kept >= 1 && report.kept < all, `${report.kept} of ${all} were replayed`);
-    t.deepEqual(await touched(stage), { replayed: report.kept, untouched: all - report.kept });
+    const { replayed, untouched } = await touched(stage);
+    t.deepEqual([replayed.length, untouched.length], [report.kept, all - report.kept]);
     t.log(
       `worker: detected after ${(report.detectedAt - report.faultAt!).toFixed(0)} ms, ${report.kept} replayed`,
     );
@@ -86,11 +129,18 @@ test('one process of many is killed or crashes: its connections alone are replay
       30_000,
       async () => (await recoveries(stage)) > before || undefined,
     );
-    t.is((await touched(stage)).replayed, report.kept + 1);
+    const both = await touched(stage);
+    t.is(both.replayed.length, report.kept + 1);
+    t.deepEqual(
+      both.replayed.filter(client => !replayed.includes(client)).length,
+      1,
+      'the session alone was replayed',
+    );
     const status = await supervisor.protectedAgain(tag);
     t.is(guestOf(status, 'primary').bootId, bootId, 'it is the same guest');
 
     await traffic.results();
+    await stage.guestCapture!.stop();
     const done = await recoveries(stage);
     const old = await waitFor('the command to reload', 30_000, async () => {
       const present = await workers(stage, 'nginx -s reopen; nginx -s reload');
@@ -101,6 +151,9 @@ test('one process of many is killed or crashes: its connections alone are replay
       return (present.length > 0 && !present.some(pid => old.includes(pid))) || undefined;
     });
     t.is(await recoveries(stage), done, 'a reload and a log rotation are no faults');
+    const guest = stage.guestCapture!.trace(SERVICE_PORTS);
+    judgeGuest(t, guest, both.replayed);
+    stage.judge = client => judgeUntouched(t, [guest, client], both.untouched, report);
     await stopAndStart(t, stage);
     t.is(await recoveries(stage), done, 'nor is an announced stop');
   });
@@ -143,25 +196,32 @@ async function stopAndStart(t: ExecutionContext, stage: Stage): Promise<void> {
 
 test('restart: a service that dies starts again in the same guest; dies it again, the backup takes over', async t => {
   const config = { recovery: { onApplicationExit: 'restart' } };
-  await undisturbed(t, { tag: 'appagain', appliance, config, load: LOAD }, async stage => {
-    const { tag, supervisor, traffic } = stage;
-    const all = traffic.clients.length;
-    const { bootId } = guestOf(await supervisor.status(tag), 'primary');
-    allAtWork(t, stage, 'before the first death');
-    const first = await supervisor.drill(tag, 'app-kill');
-    t.is(first.cause, 'application-exit');
-    t.is(first.lost, 0);
-    t.is(first.kept, all - LOAD.uploads, 'those of the other service were not touched');
-    t.deepEqual(await touched(stage), { replayed: first.kept, untouched: LOAD.uploads });
-    const took = first.lastSpliceAt! - first.faultAt!;
-    t.log(
-      `restart: detected after ${(first.detectedAt - first.faultAt!).toFixed(0)} ms, done after ${took.toFixed(0)} ms`,
-    );
-    t.is(guestOf(await supervisor.protectedAgain(tag), 'primary').bootId, bootId, 'it is the same guest');
+  await undisturbed(
+    t,
+    { tag: 'appagain', appliance, config, load: LOAD, captureGuest: true },
+    async stage => {
+      const { tag, supervisor, traffic } = stage;
+      const all = traffic.clients.length;
+      const { bootId } = guestOf(await supervisor.status(tag), 'primary');
+      allAtWork(t, stage, 'before the first death');
+      const first = await supervisor.drill(tag, 'app-kill');
+      t.is(first.cause, 'application-exit');
+      t.is(first.lost, 0);
+      t.is(first.kept, all - LOAD.uploads, 'those of the other service were not touched');
+      const clients = await touched(stage);
+      t.deepEqual([clients.replayed.length, clients.untouched.length], [first.kept, LOAD.uploads]);
+      const took = first.lastSpliceAt! - first.faultAt!;
+      t.log(
+        `restart: detected after ${(first.detectedAt - first.faultAt!).toFixed(0)} ms, done after ${took.toFixed(0)} ms`,
+      );
+      t.is(guestOf(await supervisor.protectedAgain(tag), 'primary').bootId, bootId, 'it is the same guest');
 
-    allAtWork(t, stage, 'before the second death');
-    const second = await supervisor.drill(tag, 'app-kill');
-    t.deepEqual([second.kept, second.lost], [all, 0]);
-    t.not(guestOf(await supervisor.status(tag), 'primary').bootId, bootId, 'the backup has taken over');
-  });
+      await stage.guestCapture!.stop();
+      judgeGuest(t, stage.guestCapture!.trace(SERVICE_PORTS), clients.replayed);
+      allAtWork(t, stage, 'before the second death');
+      const second = await supervisor.drill(tag, 'app-kill');
+      t.deepEqual([second.kept, second.lost], [all, 0]);
+      t.not(guestOf(await supervisor.status(tag), 'primary').bootId, bootId, 'the backup has taken over');
+    },
+  );
 });

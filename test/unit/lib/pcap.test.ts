@@ -1,4 +1,5 @@
 import test from 'ava';
+import { byClient, earlyFarewell, notPassed } from '../../lib/farewells.js';
 import { longestSilence, summarize } from '../../lib/gaps.js';
 import { forEachFrame } from '../../lib/pcap.js';
 import { traceConnections } from '../../lib/tcp-trace.js';
@@ -146,4 +147,27 @@ test('a million packets take seconds, not minutes', t => {
   const ms = performance.now() - begun;
   t.log(`${Math.round(ms)} ms`);
   t.true(ms < 10_000, `${ms} ms`);
+});
+
+test('who says goodbye first: a server that answers a FIN is no crash, one that says FIN or RST by itself is', t => {
+  const farewells = (...rest: Segment[]) => trace(opened(...rest)).connections.flatMap(earlyFarewell);
+  t.deepEqual(farewells(up(10, 'FA', ISN + 101), down(11, 'FA', ISN + 1)), []);
+  t.deepEqual(farewells(up(10, 'FA', ISN + 101), down(11, 'R', ISN + 1)), []);
+  t.regex(farewells(down(10, 'FA', ISN + 1), up(11, 'FA', ISN + 101))[0]!, /told FIN/);
+  t.regex(farewells(down(10, 'RA', ISN + 1))[0]!, /told RST/);
+  // what the host says to a guest in its client's name
+  t.regex(farewells(up(10, 'R', ISN + 101), down(11, 'R', ISN + 1))[0]!, /told RST/);
+});
+
+test('what did not pass the data path is found, each way', t => {
+  const there = byClient(trace(opened(down(10, 'A', ISN + 1, 1000)))).get('10.77.0.100:40000');
+  const differences = (...rest: Segment[]) => notPassed(there, trace(opened(...rest)).connections[0]!);
+  t.deepEqual(differences(down(10, 'A', ISN + 1, 1000), up(11, 'A', ISN + 101)), []);
+  t.regex(differences()[0]!, /packets of the guest: 1 at the client, 2 at/);
+  t.regex(
+    differences(down(10, 'A', ISN + 1, 1000), up(11, 'A', ISN + 101, 5))[0]!,
+    /bytes of the client: 105/,
+  );
+  t.regex(differences(down(10, 'A', ISN + 1, 1000), up(11, 'R', ISN + 101))[0]!, /RST/);
+  t.is(notPassed(undefined, trace(opened()).connections[0]!).length, 1);
 });
