@@ -106,7 +106,7 @@ export class Http1 implements Tracker {
   #inRequest = false;
   #inResponse = false;
   #last: Boundary | undefined;
-  #known = true;
+  isKnown = true;
 
   constructor(from: Boundary) {
     this.#requests = new Messages(from.in);
@@ -114,14 +114,14 @@ export class Http1 implements Tracker {
   }
 
   follow(input: Stream, output: Stream): Boundary | undefined {
-    if (!this.#known) return undefined;
+    if (!this.isKnown) return undefined;
     try {
       while (this.#step(input, output)) {
         if (this.#method === undefined) this.#last = { in: this.#requests.at, out: this.#responses.at };
       }
     } catch (error) {
       if (!(error instanceof Unknowable)) throw error;
-      this.#known = false;
+      this.isKnown = false;
       this.#last = undefined;
     }
     return this.#last;

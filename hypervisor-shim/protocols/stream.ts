@@ -14,6 +14,8 @@ export interface Boundary {
 
 /** Follows one connection of a protocol in which such places can be told. */
 export interface Tracker {
+  /** Whether the connection is one that can be followed, as far as can be told. */
+  readonly isKnown: boolean;
   /** Takes in what is new. The last place known, or undefined if there was none, or the connection is none that can be followed. */
   follow(input: Stream, output: Stream): Boundary | undefined;
 }

@@ -23,9 +23,9 @@ export class Exchanges {
     private readonly protocols: Readonly<Record<number, Protocol>>,
   ) {}
 
-  /** Whether exchanges can be told from one another on this connection. */
-  knows(flow: Flow): boolean {
-    return this.protocols[hostPort(flow.key.lport)] !== undefined && !flow.unlogged;
+  /** Whether exchanges can be told from one another on this connection, which `boundary` was asked about. */
+  follows(id: number, flow: Flow): boolean {
+    return this.#trackers.get(`${id}.${flow.generation}`)?.isKnown === true;
   }
 
   /** The last place at which nothing was under way. Nothing at all has been said on a new connection, whatever its protocol is. */

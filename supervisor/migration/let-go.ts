@@ -41,7 +41,7 @@ export function letGo(p: Protection, guest: GuestVm, which: Which): Gone {
     else if (which === 'all' && holds(p, owner, id, flow)) gone.replayed++;
     else {
       gone.left++;
-      if (!flow.leaves && exchanges.knows(flow))
+      if (!flow.leaves && exchanges.follows(id, flow))
         path.transition(OP.LEAVE, id, flow.generation, { ...owner, count: 1 });
     }
   }

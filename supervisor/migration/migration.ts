@@ -32,7 +32,8 @@ export async function switchOver(p: Protection, plan: MigrationPlan, to: GuestVm
   const why = await ready(to, epoch);
   if (why !== undefined || p.fault || p.primary !== from || p.backup !== to) {
     end(p, plan, 'failed', why ?? 'a fault came first');
-    if (p.backup === to && !p.fault && to.failure === undefined) to.isAwake = false;
+    // The upkeep suspends it, unless it is about to take over.
+    if (p.backup === to && !p.fault && to.failure === undefined) to.state = 'ready';
     return;
   }
   p.path.setListening(to.slot, true);

@@ -134,7 +134,8 @@ export class Backup {
   #calm(): void {
     const { p } = this;
     p.stopped.throwIfAborted();
-    if (p.fault || p.phase === 'recovering' || p.phase === 'starting' || p.replaying) throw this.#busy();
+    if (p.fault || p.migration || p.replaying || p.phase === 'recovering' || p.phase === 'starting')
+      throw this.#busy();
   }
 
   #there(): GuestVm {
@@ -151,7 +152,7 @@ export class Backup {
     const { name } = this.p.config;
     return new HoldfastError(
       'HF_SERVICE_BUSY',
-      `${name} is starting or recovering, or its backup is not yet ready`,
+      `${name} is starting, recovering or migrating, or its backup is not yet ready`,
       `Wait until \`holdfast status ${name}\` says protected.`,
     );
   }
