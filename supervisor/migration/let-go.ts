@@ -5,6 +5,9 @@ import { hostAddresses } from '../config/config.js';
 import type { GuestVm } from '../service/guest.js';
 import type { Protection } from '../service/protection.js';
 
+type Paths = Pick<Protection, 'path' | 'exchanges'>;
+type Slot = Pick<GuestVm, 'slot'>;
+
 /**
  * `between`: connections that stand between two exchanges, with nothing under way; `all`: the others, too, and what they have
  * under way is said again to the next guest.
@@ -25,7 +28,7 @@ export interface Gone {
  * known where exchanges end is told to leave (`HF_OP_LEAVE`), and the data path itself holds it when its next request begins; here it is
  * read whether that was so, and what came before is forgotten, before the replayer may have it.
  */
-export function letGo(p: Protection, guest: GuestVm, which: Which): Gone {
+export function letGo(p: Paths, guest: Slot, which: Which): Gone {
   const { path, exchanges } = p;
   const gone = { moved: 0, replayed: 0, left: 0 };
   for (const { id, flow } of path.flows()) {
@@ -55,7 +58,7 @@ interface Owner {
   epoch: number;
 }
 
-function yields({ path, exchanges }: Protection, owner: Owner, id: number, flow: Flow): boolean {
+function yields({ path, exchanges }: Paths, owner: Owner, id: number, flow: Flow): boolean {
   const boundary = exchanges.boundary(id, flow);
   if (!boundary || boundary.in !== flow.in_end || boundary.out !== flow.out_sent) return false;
   const place = { in_end: boundary.in, out: boundary.out };
@@ -65,7 +68,7 @@ function yields({ path, exchanges }: Protection, owner: Owner, id: number, flow:
 }
 
 /** What the log does not have can be replayed nowhere: such a connection stays as long as it likes. */
-const holds = ({ path }: Protection, owner: Owner, id: number, flow: Flow): boolean =>
+const holds = ({ path }: Paths, owner: Owner, id: number, flow: Flow): boolean =>
   !flow.unlogged && path.transition(OP.HOLD, id, flow.generation, owner) === RESULT.DONE;
 
 /** Those that have been told to leave `guest`, and have not, stay; those that just have come back by a replay, which finds no older socket. */
@@ -81,7 +84,7 @@ export function stay({ path, config }: Protection, { slot, ifindex }: GuestVm): 
 }
 
 /** How many connections a guest has. */
-export function owned({ path }: Protection, { slot }: GuestVm): number {
+export function owned({ path }: Pick<Paths, 'path'>, { slot }: Slot): number {
   let n = 0;
   for (const { flow } of path.flows())
     if (flow.owner === slot && (path.inCurrentEpoch(flow) || flow.leaves) && !isOver(flow)) n++;

@@ -188,14 +188,24 @@ export class NetnsBed {
     return { ...result, ms: performance.now() - started };
   }
 
+  /** The other guest takes new connections, and the one before serves what it has: returns its slot. */
+  switchOver(): number {
+    const from = this.active;
+    this.active = 1 - from;
+    this.path.activate(this.active, ++this.epoch);
+    this.path.setListening(this.active, true);
+    return from;
+  }
+
   /** Replays flows that came up after the failover, of handshakes whose last ACK was late: what the supervisor's janitor does. */
-  async replayLate(deadlineMs = 30_000): Promise<FlowVerdict[]> {
+  async replayLate(deadlineMs = 30_000, gentle = false): Promise<FlowVerdict[]> {
     await this.prepare();
     const { verdicts } = await this.replayer!.recover({
       slot: this.active,
       epoch: this.epoch,
       guestIfindex: this.taps[this.active]!,
       deadlineMs,
+      gentle,
     });
     return verdicts;
   }
