@@ -86,6 +86,9 @@ test.serial(
           this.path.fence(this.primary!.slot);
           this.fault = { cause, detail } as Fault;
         },
+        guestFailed(_guest: GuestVm, cause: Fault['cause'], detail: string) {
+          this.primaryFailed(cause, detail);
+        },
       };
       const inPlace = { request: () => void asked++, serviceDied: () => t.fail('no list said so') };
       const watch = new CrashWatch(p as unknown as Protection, inPlace as unknown as InPlace);
