@@ -6,6 +6,7 @@ import test from 'ava';
 import type { GuestEvent } from '../../hypervisor-shim/hypervisor.js';
 import { LibvirtError } from '../../hypervisor-shim/libvirt/libvirt-error.js';
 import { LibvirtHypervisor } from '../../hypervisor-shim/libvirt/libvirt-hypervisor.js';
+import { disposeAtExit, settled } from '../lib/at-exit.js';
 import { Bench, nextEvent, untilOff } from './support/bench.js';
 
 const bench = new Bench();
@@ -150,9 +151,15 @@ test.serial('taps, control page and NIC order', async t => {
   const taps = [`hfta${id}`, `hftb${id}`];
   for (const tap of taps) execFileSync('ip', ['tuntap', 'add', 'dev', tap, 'mode', 'tap', 'vnet_hdr']);
   const shm = `hft-page-${id}`;
-  t.teardown(() => {
+  const disposeNow = () => {
     for (const tap of taps) execFileSync('ip', ['tuntap', 'del', 'dev', tap, 'mode', 'tap']);
     execFileSync('rm', ['-f', `/dev/shm/${shm}`]);
+  };
+  const made = { dispose: async () => {}, disposeNow };
+  disposeAtExit(made);
+  t.teardown(() => {
+    settled(made);
+    disposeNow();
   });
   const nics = taps.map((tap, index) => ({ tap, mac: `52:54:00:12:34:0${index + 1}` }));
   const controlPage = { shm, bytes: 1 << 20 };
