@@ -69,6 +69,7 @@ async function main(configFile: string): Promise<void> {
 
   const isWanted = (service: Service) => !service.isStopped;
   let timer: NodeJS.Timeout | undefined;
+  let settled = false;
   const poll = async () => {
     clearTimeout(timer);
     if (isOver()) return;
@@ -76,7 +77,11 @@ async function main(configFile: string): Promise<void> {
     const wanted = services.filter(isWanted).flatMap(({ spec }) => spec.ports);
     const application = wanted.every(port => present.has(port)) ? 'listening' : 'starting';
     if (application !== report.application) {
-      if (application === 'listening') await settleDisk();
+      // A service that is started again has connections that wait for it, and has booted nothing.
+      if (application === 'listening' && !settled) {
+        settled = true;
+        await settleDisk();
+      }
       if (isOver()) return;
       publish({ application });
       if (application === 'listening') console.log('holdfast: listening');

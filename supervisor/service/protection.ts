@@ -229,7 +229,9 @@ export class Protection {
     if (!primary || this.fault || this.stopped.aborted) return;
     this.path.fence(primary.slot);
     primary.state = 'crashed';
-    this.fault = { cause, detail, detectedAt, fencedAt: now(), faultAt: this.drillAt };
+    // A drill's fault that was first met in place.
+    const faultAt = this.drillAt ?? this.crashed?.faultAt;
+    this.fault = { cause, detail, detectedAt, fencedAt: now(), faultAt };
     this.drillAt = undefined;
     this.history.failed(cause, detail, detectedAt);
     this.say('fault.detected', `${cause}: ${detail}`, { guest: primary.name, ...this.fault });

@@ -1,15 +1,19 @@
 /**
  * What protection costs: loads over the protected path against the same guest on the plain bridge, in turn.
  *
- *   BENCH_ONLY=netns|vm BENCH_PAIRS=5 BENCH_SECONDS=1 BENCH_WAY=redirect node build/test/bench/bench.js
+ *   BENCH_ONLY=netns|vm|faults BENCH_PAIRS=5 BENCH_SECONDS=1 BENCH_WAY=redirect node build/test/bench/bench.js
  *
  * Progress goes to stderr; stdout gets a table and, as last line, one JSON object. `BENCH_WAY=redirect` compares the plain bridge with
- * programs that only redirect instead, and leaves the recoveries out: the price of the way without that of the SSW.
+ * programs that only redirect instead, and leaves the rest out: the price of the way without that of the SSW.
  */
 
+import { join } from 'node:path';
 import { findImage, type Image } from '../lib/image.js';
+import { repositoryRoot } from '../lib/run.js';
 import type { Way } from './bench-host.js';
 import { goHome } from './bench-host.js';
+import { faultTrials } from './faults.js';
+import { guestCost } from './guest-cost.js';
 import { type Guest, netnsGuest } from './guest-netns.js';
 import { vmGuest } from './guest-vm.js';
 import { costs, type Measuring, throughput } from './measure.js';
@@ -17,11 +21,16 @@ import { netnsRecovery } from './recovery-netns.js';
 import { vmRecovery } from './recovery-vm.js';
 import { asJson, asTable, nsPerPacket, type Results } from './report.js';
 
-const only = process.env.BENCH_ONLY || 'netns vm';
+const only = process.env.BENCH_ONLY || 'netns vm faults';
 const pairs = positive('BENCH_PAIRS', 5);
 const seconds = positive('BENCH_SECONDS', 1);
 const way = (process.env.BENCH_WAY || 'protected') as Way;
 const RECOVERIES = 3;
+/** So small a cost needs many pairs to be seen at all. */
+const COST_PAIRS = 3;
+/** How often each size of file and each place in it; a backup boots after each recovery by one. */
+const FAULTS = { same: 3, backup: 1 };
+const MEASURED = join(repositoryRoot(), 'test/appliances/measured.yaml');
 
 const started = performance.now();
 const log = (line: string) =>
@@ -33,6 +42,7 @@ const results: Results = {
   nsPerPacket: { vm: null, netns: null, from_replay: null },
   recovery: { vm: null, netns: null },
   gap: { vm: null, netns: null },
+  faults: { trials: null, guestCost: null },
   reasons: {},
   pairs,
   accel: null,
@@ -103,6 +113,18 @@ if (only.includes('vm')) {
       results.recovery.vm = recovery;
       results.gap.vm = gap;
     });
+}
+if (only.includes('faults') && way === 'protected') {
+  let image: Image | undefined;
+  await attempt('image for faults', async () => {
+    image = await findImage(text => log(`image: ${text.trim()}`), MEASURED);
+  });
+  await attempt('guestCost', async () => {
+    results.faults.guestCost = await guestCost(image!, pairs * COST_PAIRS, seconds, log);
+  });
+  await attempt('faults', async () => {
+    results.faults.trials = await faultTrials(image!, FAULTS, log);
+  });
 }
 process.stdout.write(`${asTable(results)}\n\n${asJson(results)}\n`);
 process.exit();

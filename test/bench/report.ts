@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
+import { type Faults, faultGoals, faultsJson, faultsTable } from './faults-report.js';
 import { type Goal, goals } from './goals.js';
 import { LOADS, type LoadName, UNITS } from './loads.js';
 import type { LoadCosts } from './measure.js';
@@ -26,6 +27,7 @@ export interface Results {
   nsPerPacket: { vm: OrGap<NsPerPacket>; netns: OrGap<NsPerPacket>; from_replay: OrGap<number> };
   recovery: { vm: OrGap<Record<string, Recovery>>; netns: OrGap<Record<string, Recovery>> };
   gap: { vm: OrGap<Gap>; netns: OrGap<Gap> };
+  faults: Faults;
   reasons: Record<string, string>;
   pairs: number;
   accel: string | null;
@@ -68,7 +70,8 @@ export function asJson(r: Results): string {
       recovery: r.recovery,
       gap: r.gap,
       redirectOnly: r.redirectOnly,
-      goals: goals(r),
+      faults: faultsJson(r.faults),
+      goals: allGoals(r),
       reasons: r.reasons,
       pairs: r.pairs,
       machine: { cpu: cpu(), kernel: release(), accel: r.accel },
@@ -76,6 +79,8 @@ export function asJson(r: Results): string {
     (_, value) => (typeof value === 'number' ? rounded(value, 4) : value),
   );
 }
+
+const allGoals = (r: Results): Goal[] => [...goals(r), ...faultGoals(r.faults)];
 
 const rounded = (value: number, digits = 1): number => Number(value.toFixed(digits));
 
@@ -119,7 +124,7 @@ export function asTable(r: Results): string {
         `  ${where.padEnd(6)} longest silence of one client with ${gap.acknowledged} bytes: ${gap.ms.toFixed(1)} ms beyond detection (${gap.undisturbedMs.toFixed(1)} ms without a fault)`,
       );
   }
-  lines.push('', 'goals', '', ...goals(r).map(line));
+  lines.push(...faultsTable(r.faults), '', 'goals', '', ...allGoals(r).map(line));
   if (r.redirectOnly) {
     lines.push(
       '',
