@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { ON_FULL, STATE, TABLE_FULL } from '../../hypervisor-shim/datapath/layout.generated.js';
 import { knownContent } from '../../images/content.js';
+import { Exchanges } from '../../supervisor/migration/exchanges.js';
 import { Janitor, type JanitorCharge } from '../../supervisor/recovery/janitor.js';
 import { Capture } from '../lib/capture.js';
 import { summarize } from '../lib/gaps.js';
@@ -55,6 +56,7 @@ function janitorOf(bed: NetnsBed, onFull: 'wait' | 'refuse') {
     replaying: false,
     lateFlows: false,
     logFull: false,
+    exchanges: new Exchanges(bed.path, {}),
     guestIn: () => undefined,
     wake: () => {},
     say: (type: string, message: string) => void said.push(`${type}: ${message}`),

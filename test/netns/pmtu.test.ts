@@ -63,7 +63,7 @@ async function survives(t: ExecutionContext, bed: NetnsBed): Promise<void> {
   const namespace = await behindRouter(bed);
   for (const slot of [0, 1]) await startGuest(bed, slot);
   const families = [4, 6] as const;
-  const all = families.map(family => download(bed, '/file', '8M', { family, namespace }));
+  const all = families.map(family => download(bed, '/file', '4M', { family, namespace }));
   for (let round = 1; round <= 2; round++) {
     await waitFor('the downloads', 60_000, () => {
       const sent = [...bed.path.flows()].map(({ flow }) => Number(flow.out_sent));
