@@ -1,6 +1,6 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { cleanEnv, sleep } from './run.js';
 
 /**
@@ -84,4 +84,20 @@ export async function endProcesses(pids: () => Promise<number[]>, graceMs = 2000
   while (performance.now() < deadline && (await pids()).length > 0) await sleep(50);
   for (const pid of await pids()) signalQuietly(pid, 'SIGKILL');
   for (let i = 0; i < 40 && (await pids()).length > 0; i++) await sleep(50);
+}
+
+/** All processes that mention `text` on their command line or have a mount from below it. */
+export function processesOf(text: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter(pid => pid > 0 && pid !== process.pid)
+    .filter(pid => {
+      try {
+        const said =
+          readFileSync(`/proc/${pid}/cmdline`, 'latin1') + readFileSync(`/proc/${pid}/mountinfo`, 'latin1');
+        return said.includes(text);
+      } catch {
+        return false;
+      }
+    });
 }

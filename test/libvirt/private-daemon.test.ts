@@ -6,7 +6,8 @@ import type { Guest } from '../../hypervisor-shim/hypervisor.js';
 import { mountedOver } from '../../hypervisor-shim/libvirt/daemon-config.js';
 import { LibvirtHypervisor } from '../../hypervisor-shim/libvirt/libvirt-hypervisor.js';
 import { PrivateDaemon } from '../../hypervisor-shim/libvirt/private-daemon.js';
-import { Bench, nextEvent, processesOf, untilOff } from './support/bench.js';
+import { processesOf } from '../lib/processes.js';
+import { Bench, nextEvent, untilOff } from './support/bench.js';
 
 const bench = new Bench();
 const id = process.pid.toString(36);

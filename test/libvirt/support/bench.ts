@@ -1,15 +1,13 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Guest, GuestEvent, GuestSpec, Hypervisor } from '../../../hypervisor-shim/hypervisor.js';
 import { removeMountPoints } from '../../../hypervisor-shim/libvirt/daemon-launch.js';
 import { type Disposable, disposeAtExit, settled } from '../../lib/at-exit.js';
+import { endProcesses, processesOf, signalQuietly } from '../../lib/processes.js';
 import { buildInitramfs } from './initramfs.js';
 import { findKernel } from './kernel.js';
-
-/** What killed processes may take to be gone, ms. */
-const END_MS = 10_000;
 
 /** What a run of these tests shares: a directory of its own, the guest's kernel and initramfs; and every libvirtd with its state there. */
 export class Bench implements Disposable {
@@ -57,27 +55,14 @@ export class Bench implements Disposable {
   }
 
   async dispose(): Promise<void> {
-    // A libvirtd may have started a guest meanwhile.
-    for (const end = Date.now() + END_MS; this.#kill() > 0 && Date.now() < end; ) await sleep(20);
+    await endProcesses(async () => processesOf(this.directory), 0);
     await removeMountPoints();
     this.remove();
   }
 
   disposeNow(): void {
-    this.#kill();
+    for (const pid of processesOf(this.directory)) signalQuietly(pid, 'SIGKILL');
     rmSync(this.directory, { recursive: true, force: true });
-  }
-
-  #kill(): number {
-    const pids = processesOf(this.directory);
-    for (const pid of pids) {
-      try {
-        process.kill(Number(pid), 'SIGKILL');
-      } catch {
-        // it has ended meanwhile
-      }
-    }
-    return pids.length;
   }
 }
 
@@ -117,19 +102,4 @@ export async function untilOff(guest: Guest, ms = 10_000): Promise<void> {
     if ((await guest.state()) === 'shutoff') return;
   }
   throw new Error(`${guest.name} is not off within ${ms} ms`);
-}
-
-/** All processes that mention `text` on their command line or have a mount from below it. */
-export function processesOf(text: string): string[] {
-  return readdirSync('/proc')
-    .filter(entry => /^\d+$/.test(entry) && Number(entry) !== process.pid)
-    .filter(pid => {
-      try {
-        const said =
-          readFileSync(`/proc/${pid}/cmdline`, 'latin1') + readFileSync(`/proc/${pid}/mountinfo`, 'latin1');
-        return said.includes(text);
-      } catch {
-        return false;
-      }
-    });
 }

@@ -3,6 +3,8 @@ import { once } from 'node:events';
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
+import { type Disposable, disposeAtExit, settled } from '../../lib/at-exit.js';
+import { endProcesses, processesOf, signalQuietly } from '../../lib/processes.js';
 import { MINIMAL, temporaryFolder } from './helpers.js';
 
 const SCRIPT = join(import.meta.dirname, 'fake-cli.js');
@@ -30,9 +32,23 @@ export function laboratory(t: ExecutionContext, extra: Record<string, string> = 
     [result.code] = await once(child, 'close');
     return result;
   };
+  // A daemon has a session of its own: an interrupted run would leave it.
+  const outside: Disposable = {
+    async dispose() {
+      await endProcesses(async () => processesOf(dir), 0);
+      rmSync(dir, { recursive: true, force: true });
+      settled(outside);
+    },
+    disposeNow() {
+      for (const pid of processesOf(dir)) signalQuietly(pid, 'SIGKILL');
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+  disposeAtExit(outside);
   t.teardown(async () => {
     await run('down');
     rmSync(dir, { recursive: true });
+    settled(outside);
   });
   return { dir, state, socket, config, start, run };
 }
