@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { isWantedByHost, watchAcceptQueues } from './accept-queue.js';
 import { carryOut } from './commands.js';
 import { ExitWatch, protectedPorts } from './exit-watch.js';
+import { receiveCommands } from './heart.js';
 import { listeningPorts } from './listeners.js';
 import { Notices } from './notices.js';
 import { ControlPage, type Report } from './page.js';
@@ -38,15 +39,17 @@ async function main(configFile: string): Promise<void> {
   }
 
   const specs = JSON.parse(readFileSync(configFile, 'utf8')) as ServiceSpec[];
-  const exitWatch = page && ExitWatch.open(page, specs);
+  const exitWatch = page && (await ExitWatch.open(page, specs));
   const notices = page && new Notices(page);
   const services = specs.map((spec, index) => new Service(spec, index, exitWatch, notices));
-  const report: Report = { application: 'starting', pid: 0, exitStatus: 0 };
+  // The death of an agent is not to be felt: clients that come while its successor starts find the service listening.
+  const listens = page?.earlier === 'listening';
+  const report: Report = { application: listens ? 'listening' : 'starting', pid: 0, exitStatus: 0 };
   const publish = (change: Partial<Report>) => page?.report(Object.assign(report, change));
   const isOver = () => report.application === 'exited' || report.application === 'stopping';
 
   await mountStorage(() => publish({ application: 'waiting' }));
-  publish({ application: 'starting' });
+  publish({ application: listens ? 'listening' : 'starting' });
   const onExit = (exit: Exit) => {
     console.error(`holdfast: ${exit.service} (pid ${exit.pid}) ended, status ${exit.status}`);
     // The first death is the fault; those that follow from it would hide its status.
@@ -57,7 +60,7 @@ async function main(configFile: string): Promise<void> {
     // What an earlier agent was told to stop, or was about to.
     if (service.isStopped) await service.clear();
     else service.start(onExit);
-    if (report.pid === 0) publish({ pid: service.pid });
+    if (report.pid === 0 && !isOver()) publish({ pid: service.pid });
   }
 
   // Process 1 shuts the machine down, and waits for our end before it stops anything.
@@ -97,7 +100,7 @@ async function main(configFile: string): Promise<void> {
     await poll();
   };
   if (page && isWantedByHost()) watchAcceptQueues(page, specs);
-  if (page) page.onCommand = command => carryOut(command, services, protectedPorts(specs), restart);
+  if (page) receiveCommands(command => carryOut(command, services, protectedPorts(specs), restart));
   await poll();
 }
 
