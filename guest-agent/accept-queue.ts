@@ -9,7 +9,7 @@ const LOOK_MS = 1000;
 export const isWantedByHost = (): boolean => hostWord('accept-queues') !== undefined;
 
 /** Tells on the page, once a second, how many connections of each service wait to be accepted, and whether any was meanwhile. */
-export function watchAcceptQueues(page: ControlPage, specs: readonly ServiceSpec[]): void {
+export function watchAcceptQueues(page: ControlPage, specs: readonly Pick<ServiceSpec, 'ports'>[]): void {
   const watched = specs.flatMap((spec, index) => {
     const words = page.service(index);
     return words === undefined ? [] : [{ words, queue: new AcceptQueue(spec.ports) }];

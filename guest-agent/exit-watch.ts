@@ -14,12 +14,14 @@ const NICS = '/sys/class/net';
 /** The kernel would load them by itself if there were a modprobe. */
 const MODULES = ['sch_ingress', 'cls_bpf'];
 
+type Ports = Pick<ServiceSpec, 'ports'>;
+
 /** The exit watch (bpf/exit-watch.bpf.c) of this machine: no connection of a process that dies says goodbye. */
 export class ExitWatch {
   private constructor(private readonly addon: AgentAddon) {}
 
   /** Loads it. Without it (a kernel without BTF, say) services run all the same; what is lacking is told. */
-  static async open(page: ControlPage, services: readonly ServiceSpec[]): Promise<ExitWatch | undefined> {
+  static async open(page: ControlPage, services: readonly Ports[]): Promise<ExitWatch | undefined> {
     try {
       for (const module of MODULES) await tool('modprobe', module);
     } catch {
@@ -41,13 +43,19 @@ export class ExitWatch {
   }
 
   /** `main` 0: it is about to start. An announced stop is no fault. */
-  watch(cgroup: Cgroup, service: number, main: number, spec: ServiceSpec, announced: boolean): void {
+  watch(
+    cgroup: Cgroup,
+    service: number,
+    main: number,
+    spec: Pick<ServiceSpec, 'cleanExit'>,
+    announced: boolean,
+  ): void {
     this.addon.watchService(cgroup.id, service, main, announced, spec.cleanExit === 'crash');
   }
 }
 
 /** Of the configuration, as the host says; without that all that services declare. */
-export function protectedPorts(services: readonly ServiceSpec[]): number[] {
+export function protectedPorts(services: readonly Ports[]): number[] {
   const given = hostWord('ports');
   return given === undefined ? services.flatMap(service => service.ports) : given.split(',').map(Number);
 }

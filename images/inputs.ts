@@ -72,7 +72,7 @@ const APT = '/etc/apt';
 const DEBIAN_ARCHIVE = /^\s*(deb\s|URIs:).*\/debian(-security)?\/?(\s|$)/m;
 
 /** The host's own Debian archives, or those of the files that HOLDFAST_APT_SOURCES names (separated by colons). */
-function aptSources(): string[] {
+export function aptSources(): string[] {
   const named = process.env.HOLDFAST_APT_SOURCES?.split(':');
   const found = (named ?? hostSources()).filter(
     file => existsSync(file) && (named || DEBIAN_ARCHIVE.test(readFileSync(file, 'utf8'))),

@@ -196,6 +196,18 @@ Napi::Value watch_exits(const Napi::CallbackInfo &info) {
   return env.Undefined();
 }
 
+// Cgroups that systemd made for the same service before are gone, and there is no room for all that ever were.
+void forget_others(uint64_t cgroup, uint32_t service) {
+  uint64_t id, next;
+  hf_watched watched;
+  for (bool more = bpf_map_get_next_key(services_fd, nullptr, &next) == 0; more;) {
+    id = next;
+    more = bpf_map_get_next_key(services_fd, &id, &next) == 0;
+    if (id != cgroup && bpf_map_lookup_elem(services_fd, &id, &watched) == 0 && watched.service == service)
+      bpf_map_delete_elem(services_fd, &id);
+  }
+}
+
 // watchService(cgroup: bigint, service, main, announced, cleanExitCrashes): from now on, with no mark of an earlier end.
 Napi::Value watch_service(const Napi::CallbackInfo &info) {
   bool lossless;
@@ -204,6 +216,7 @@ Napi::Value watch_service(const Napi::CallbackInfo &info) {
   const hf_watched watched = {.main = number(2), .service = number(1), .announced = info[3].ToBoolean(),
                               .clean_exit_crashes = info[4].ToBoolean(), .doomed_until = 0};
   if (bpf_map_update_elem(services_fd, &id, &watched, BPF_ANY) != 0) fail(info.Env(), "watch a service");
+  forget_others(id, number(1));
   return info.Env().Undefined();
 }
 
