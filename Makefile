@@ -19,7 +19,7 @@ CLANG := clang -O2 -g -target bpf -mcpu=v3 -Wall -Wno-parentheses -Werror -I/usr
 FUZZER := build/test/fuzz/ssw.fuzz
 FUZZER_SOURCES := $(wildcard test/fuzz/ssw/*)
 
-.PHONY: setup build image demo test verify bench scale campaign sweep fuzz lint format clean
+.PHONY: setup build image package demo test verify bench scale campaign sweep fuzz lint format clean
 .DELETE_ON_ERROR:
 
 setup:
@@ -69,6 +69,10 @@ $(FUZZER): $(FUZZER_SOURCES) $(BPF_SOURCES)
 
 image: build
 	@images/build
+
+# the guest agent for a Debian that is to be a guest: build/holdfast-guest.deb
+package: build
+	@$(NODE) build/images/package.js
 
 demo: build
 	@$(NODE) build/test/demo/demo.js

@@ -1,17 +1,15 @@
-import { readFileSync } from 'node:fs';
 import { type Listener, listeners, unaccepted } from './listeners.js';
 import type { ControlPage } from './page.js';
 import type { ServiceSpec } from './services.js';
+import { hostWord } from './words.js';
 
 const LOOK_MS = 1000;
 
-/** `detect.acceptQueueMs` of the configuration: the kernel's command line says that it has a value. */
-export function isWantedByHost(): boolean {
-  return /(?:^|\s)holdfast\.accept-queues(?:\s|$)/.test(readFileSync('/proc/cmdline', 'latin1'));
-}
+/** `detect.acceptQueueMs` of the configuration: the host says that it has a value. */
+export const isWantedByHost = (): boolean => hostWord('accept-queues') !== undefined;
 
 /** Tells on the page, once a second, how many connections of each service wait to be accepted, and whether any was meanwhile. */
-export function watchAcceptQueues(page: ControlPage, specs: readonly ServiceSpec[]): void {
+export function watchAcceptQueues(page: ControlPage, specs: readonly Pick<ServiceSpec, 'ports'>[]): void {
   const watched = specs.flatMap((spec, index) => {
     const words = page.service(index);
     return words === undefined ? [] : [{ words, queue: new AcceptQueue(spec.ports) }];

@@ -1,8 +1,7 @@
-import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
-import { promisify } from 'node:util';
+import { tool } from './tool.js';
 import { guest, host } from './wire/control-page.js';
+import { hostWord } from './words.js';
 
 /** Gives the management NIC the further address that the host names, whenever it names one. */
 export function followAddress(page: ArrayBuffer, everyMs: number): void {
@@ -36,11 +35,11 @@ const formatAddress = (address: number): string =>
   [24, 16, 8, 0].map(shift => (address >>> shift) & 255).join('.');
 
 const ip = (verb: 'add' | 'del', address: string, nic: string) =>
-  promisify(execFile)('busybox', ['ip', 'addr', verb, address, 'dev', nic]);
+  tool('ip', 'addr', verb, address, 'dev', nic);
 
-/** The one that has the address of the kernel's command line. */
+/** The one that has the address that the host said first. */
 function managementNic(): string {
-  const [, address] = /(?:^|\s)holdfast\.mgmt=([^\s/]+)/.exec(readFileSync('/proc/cmdline', 'latin1')) ?? [];
+  const address = hostWord('mgmt')?.split('/')[0];
   const found = Object.entries(networkInterfaces()).find(([, all]) =>
     all?.some(it => it.address === address),
   );

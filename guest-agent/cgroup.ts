@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const ROOT = '/sys/fs/cgroup';
 const POLL_MS = 5;
 
-/** A cgroup (v2) of one service: all its processes, however they were started, and nothing else. */
+/** A cgroup (v2) of one service: all its processes, however they were started, and nothing else. systemd's come and go with each start. */
 export class Cgroup {
   private constructor(
     readonly path: string,
@@ -24,9 +24,16 @@ export class Cgroup {
     }
   }
 
+  /** The one of that name, such as /system.slice/nginx.service; undefined if there is none. */
+  static find(name: string): Cgroup | undefined {
+    const path = `${ROOT}${name}`;
+    const id = inodeOf(path);
+    return id === undefined ? undefined : new Cgroup(path, id);
+  }
+
   /** Pids of its processes. */
   members(): number[] {
-    return readFileSync(`${this.path}/cgroup.procs`, 'latin1').split('\n').filter(Boolean).map(Number);
+    return this.#read('cgroup.procs').split('\n').filter(Boolean).map(Number);
   }
 
   /** Whether a process is in it, or below it; false if it has ended. */
@@ -58,11 +65,24 @@ export class Cgroup {
 
   /** Kills all that is in it; resolves when nothing is. */
   async clear(): Promise<void> {
+    if (inodeOf(this.path) !== this.id) return;
     writeFileSync(`${this.path}/cgroup.kill`, '1');
     while (!this.#isEmpty()) await sleep(POLL_MS);
   }
 
   #isEmpty(): boolean {
-    return readFileSync(`${this.path}/cgroup.events`, 'latin1').includes('populated 0');
+    return !this.#read('cgroup.events').includes('populated 1');
+  }
+
+  /** Nothing if it has been removed. */
+  #read(file: string): string {
+    try {
+      return inodeOf(this.path) === this.id ? readFileSync(`${this.path}/${file}`, 'latin1') : '';
+    } catch {
+      return '';
+    }
   }
 }
+
+const inodeOf = (path: string): bigint | undefined =>
+  statSync(path, { bigint: true, throwIfNoEntry: false })?.ino;

@@ -1,11 +1,11 @@
 import { readdirSync, readlinkSync } from 'node:fs';
-import type { Service } from './services.js';
+import type { Watched } from './services.js';
 import { command as word } from './wire/control-page.js';
 
 /** Carries out a command of the host's that is the event loop's, see wire/control-page.ts. What cannot be done is told on the console. */
 export function carryOut(
   command: number,
-  services: readonly Service[],
+  services: readonly Watched[],
   ports: readonly number[],
   restart: () => Promise<void>,
 ): void {

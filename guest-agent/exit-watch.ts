@@ -1,11 +1,12 @@
-import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Cgroup } from './cgroup.js';
 import { type AgentAddon, loadAddon } from './native/native.js';
 import type { ControlPage } from './page.js';
 import type { ServiceSpec } from './services.js';
+import { tool } from './tool.js';
 import { crashes, guest } from './wire/control-page.js';
+import { hostWord } from './words.js';
 
 const OBJECT = fileURLToPath(new URL('./bpf/exit-watch.bpf.o', import.meta.url));
 const PINS = '/sys/fs/bpf/holdfast';
@@ -13,14 +14,16 @@ const NICS = '/sys/class/net';
 /** The kernel would load them by itself if there were a modprobe. */
 const MODULES = ['sch_ingress', 'cls_bpf'];
 
+type Ports = Pick<ServiceSpec, 'ports'>;
+
 /** The exit watch (bpf/exit-watch.bpf.c) of this machine: no connection of a process that dies says goodbye. */
 export class ExitWatch {
   private constructor(private readonly addon: AgentAddon) {}
 
   /** Loads it. Without it (a kernel without BTF, say) services run all the same; what is lacking is told. */
-  static open(page: ControlPage, services: readonly ServiceSpec[]): ExitWatch | undefined {
+  static async open(page: ControlPage, services: readonly Ports[]): Promise<ExitWatch | undefined> {
     try {
-      for (const module of MODULES) execFileSync('busybox', ['modprobe', module], { stdio: 'ignore' });
+      for (const module of MODULES) await tool('modprobe', module);
     } catch {
       // built in, or the load says what is missing
     }
@@ -40,18 +43,24 @@ export class ExitWatch {
   }
 
   /** `main` 0: it is about to start. An announced stop is no fault. */
-  watch(cgroup: Cgroup, service: number, main: number, spec: ServiceSpec, announced: boolean): void {
+  watch(
+    cgroup: Cgroup,
+    service: number,
+    main: number,
+    spec: Pick<ServiceSpec, 'cleanExit'>,
+    announced: boolean,
+  ): void {
     this.addon.watchService(cgroup.id, service, main, announced, spec.cleanExit === 'crash');
   }
 }
 
-/** Of the configuration, which the kernel's command line carries; without it all that services declare. */
-export function protectedPorts(services: readonly ServiceSpec[]): number[] {
-  const given = /(?:^|\s)holdfast\.ports=([\d,]+)/.exec(readFileSync('/proc/cmdline', 'latin1'))?.[1];
+/** Of the configuration, as the host says; without that all that services declare. */
+export function protectedPorts(services: readonly Ports[]): number[] {
+  const given = hostWord('ports');
   return given === undefined ? services.flatMap(service => service.ports) : given.split(',').map(Number);
 }
 
-/** The first NIC in the order of their place on the bus, as in holdfast-init. */
+/** The first NIC in the order of their place on the bus, as in network.sh. */
 function serviceNic(): number {
   const nics = readdirSync(NICS).flatMap(name => {
     try {

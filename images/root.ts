@@ -1,13 +1,6 @@
-import {
-  chmodSync,
-  copyFileSync,
-  cpSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { furnishAgent } from './agent.js';
 import { progress, run } from './commands.js';
 import { type KnownFile, writeKnownFiles } from './content.js';
 import type { Inputs } from './inputs.js';
@@ -36,24 +29,26 @@ export async function installPackages(
     `more=$(apt-cache depends "$headers" | sed -n 's/.*Depends: \\(linux-\\(headers\\|kbuild\\)-.*\\)/\\1/p')`,
     'apt-get download -o APT::Sandbox::User=root "$kernel" "$headers" $more',
   ].join(' && ');
-  const options = [
-    '--mode=root',
-    '--format=directory',
-    '--variant=essential',
-    `--include=${packages.join(',')}`,
-    '--dpkgopt=path-exclude=/usr/share/doc/*',
-    '--dpkgopt=path-exclude=/usr/share/man/*',
-    '--dpkgopt=path-exclude=/usr/share/locale/*',
-    '--dpkgopt=path-exclude=/usr/share/info/*',
-    `--customize-hook=${fetchKernel}`,
-  ];
+  const options = ['--format=directory', '--variant=essential', `--customize-hook=${fetchKernel}`];
+  await installDebian(inputs.aptSources, packages, options, dirs.root, dirs.temp);
+}
+
+/** A root of Debian packages from those archives, without documentation. `options` are mmdebstrap's. */
+export async function installDebian(
+  aptSources: string[],
+  packages: string[],
+  options: string[],
+  target: string,
+  temp: string,
+): Promise<void> {
+  const lean = ['doc', 'man', 'locale', 'info'].map(name => `--dpkgopt=path-exclude=/usr/share/${name}/*`);
   // Mounts made for package scripts stay in a namespace that ends with the last process of the build.
   await run(
     'unshare',
     ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--mount-proc', 'mmdebstrap']
-      .concat(options)
-      .concat([suiteOf(inputs.aptSources), dirs.root, ...inputs.aptSources]),
-    { env: { TMPDIR: dirs.temp }, label: 'mmdebstrap', remedy: aptRemedy },
+      .concat('--mode=root', `--include=${packages.join(',')}`, lean, options)
+      .concat([suiteOf(aptSources), target, ...aptSources]),
+    { env: { TMPDIR: temp }, label: 'mmdebstrap', remedy: aptRemedy },
   );
 }
 
@@ -98,13 +93,7 @@ export async function furnishRoot(
     mkdirSync(dirname(join(root, path)), { recursive: true });
     return join(root, path);
   };
-  copyFileSync(inputs.node, to('/opt/holdfast/bin/node'));
-  cpSync(inputs.agent, to('/opt/holdfast/guest-agent'), {
-    recursive: true,
-    filter: f => !f.endsWith('.map'),
-  });
-  writeFileSync(to('/opt/holdfast/package.json'), '{ "type": "module" }\n');
-  await compileAddon(inputs, to('/opt/holdfast/guest-agent/native/agent.node'));
+  await furnishAgent(inputs, root);
   copyFileSync(join(inputs.boot, 'holdfast-init'), to('/sbin/holdfast-init'));
   copyFileSync(join(inputs.boot, 'holdfast-guest'), to('/usr/local/bin/holdfast-guest'));
   copyFileSync(kernel.halt, to('/opt/holdfast/holdfast-halt.ko'));
@@ -122,15 +111,4 @@ export async function furnishRoot(
   if (appliance.content === undefined) return [];
   progress('writing files of known content');
   return writeKnownFiles(root, appliance.content);
-}
-
-/** By hand instead of by node-gyp: a few files, and the guest runs the pinned Node whose headers are used. */
-async function compileAddon(inputs: Inputs, output: string): Promise<void> {
-  const include = ['-I', inputs.addonApi, '-I', inputs.nodeHeaders, '-I', inputs.watchSource];
-  const sources = readdirSync(inputs.addonSource)
-    .filter(name => name.endsWith('.cc'))
-    .sort()
-    .map(name => join(inputs.addonSource, name));
-  const flags = ['-std=c++17', '-O2', '-fPIC', '-shared', '-Wall', '-DNAPI_VERSION=8'];
-  await run('g++', [...flags, ...include, '-o', output, ...sources, '-lbpf']);
 }

@@ -1,7 +1,7 @@
 import { parseServiceConfig, type ServiceConfig } from './config/config.js';
 import type { EventLog } from './events/event-log.js';
 import type { Hypervisors } from './hypervisors.js';
-import { findImage, type Image, readImage } from './service/image.js';
+import { findImage, type Image, imageAt } from './service/image.js';
 import { ServiceNames } from './service/names.js';
 import { orphaned } from './service/orphan.js';
 import { Service } from './service/service.js';
@@ -27,7 +27,7 @@ export async function adoptService(
   const hypervisor = await hypervisors.acquire(uri, image.kernel);
   try {
     const names = new ServiceNames(name);
-    const given = { config: text, source, image: image.directory };
+    const given = { config: text, source, image: image.place };
     const service = await Service.adopt({ config, given, names, files, image, hypervisor, log }, saved);
     return { config, service };
   } catch (error) {
@@ -39,7 +39,7 @@ export async function adoptService(
 /** The one that its guests run, which needs no build; only if that is gone, the one that the configuration names. */
 async function imageOf(saved: SavedService, config: ServiceConfig): Promise<Image> {
   try {
-    if (saved.image !== undefined) return readImage(saved.image);
+    if (saved.image !== undefined) return imageAt(saved.image, config.source);
   } catch {
     // It has been removed: the guests that run have it open, those to come need another.
   }

@@ -232,7 +232,7 @@ export class Supervisor implements RunningSupervisor {
     const image = await findImage(config.source).catch(forget);
     const hypervisor = await this.#hypervisors.acquire(uri, image.kernel).catch(forget);
     try {
-      const given = { ...text, image: image.directory };
+      const given = { ...text, image: image.place };
       const options = { config, given, names, files, image, hypervisor, log: eventLog, grants };
       entry.service = await Service.create(options);
       if (entry.cancelled) throw cancelled(config.name);

@@ -1,7 +1,8 @@
 /**
  * Runs the suites and closes with `N passed, N failed`.
  *
- *   node build/test/run.js [SUITE...]      unit libvirt fixtures fixtures6 platform fuzz netns vm; all by default; and stress, ten minutes
+ *   node build/test/run.js [SUITE...]      unit libvirt fixtures fixtures6 platform fuzz netns vm; all by default;
+ *                                          and stress, ten minutes, and stock, five
  *
  * A suite that runs no test at all counts as failed: it can't have shown anything.
  */

@@ -47,6 +47,7 @@ const STEPS: Step[] = [
   { name: 'demo: app-crash, 50 connections', script: 'test/demo/demo.js', env: { SCENARIO: 'app-crash' } },
   { name: 'five panics in a row, 50 connections', script: 'test/demo/demo.js', env: { ROUNDS: '5' } },
   { name: 'ten minutes of stress', script: 'test/run.js', args: ['stress'] },
+  { name: 'a Debian with systemd as guest', script: 'test/run.js', args: ['stock'] },
   { name: 'bench', script: 'test/bench/bench.js' },
 ];
 

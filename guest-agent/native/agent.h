@@ -10,8 +10,5 @@ inline void fail(Napi::Env env, const std::string &what, int error = errno) {
   Napi::Error::New(env, what + ": " + strerror(error)).ThrowAsJavaScriptException();
 }
 
-// A SCHED_FIFO thread, on one CPU only if `cpu` is not negative. Returns an errno.
-int start_thread(void *(*run)(void *), void *arg, int priority, int cpu);
-
 void export_exit_watch(Napi::Env env, Napi::Object exports);
 void export_notify(Napi::Env env, Napi::Object exports);

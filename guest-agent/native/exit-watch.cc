@@ -3,8 +3,12 @@
 // Programs and maps are pinned: they go on while the agent is dead, and the next one finds what they have told meanwhile.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <link.h>
 #include <linux/types.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,7 +20,7 @@
 
 namespace {
 
-constexpr int PRIORITY = 49;  // below the heartbeat
+constexpr int PRIORITY = 49;  // below the heart
 
 struct Ring {
   uint8_t *entries;
@@ -65,6 +69,38 @@ void *watch(void *arg) {
     tell_lost(&w->ring);
   }
   return nullptr;
+}
+
+// Keeps what has been run of the programs in memory, once it is there. Not all memory: V8 ends the process if it can't
+// give back what it has freed, and what is locked can't be given back.
+int lock_programs() {
+  const auto lock = [](dl_phdr_info *object, size_t, void *) {
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+      const ElfW(Phdr) &segment = object->dlpi_phdr[i];
+      if (segment.p_type != PT_LOAD || segment.p_memsz == 0) continue;
+      void *start = reinterpret_cast<void *>(object->dlpi_addr + segment.p_vaddr);
+      if (mlock2(start, segment.p_memsz, MLOCK_ONFAULT) != 0) return errno;
+    }
+    return 0;
+  };
+  return dl_iterate_phdr(lock, nullptr);
+}
+
+// `watch` in a SCHED_FIFO thread. Returns an errno.
+int start_thread(Watcher *watcher) {
+  const int error = lock_programs();
+  if (error) return error;
+  pthread_attr_t attr;
+  pthread_attr_init(&attr);
+  pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED);
+  pthread_attr_setschedpolicy(&attr, SCHED_FIFO);
+  const sched_param param = {PRIORITY};
+  pthread_attr_setschedparam(&attr, &param);
+  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+  pthread_t thread;
+  const int failed = pthread_create(&thread, &attr, watch, watcher);
+  pthread_attr_destroy(&attr);
+  return failed;
 }
 
 int pin_all(bpf_object *object, const std::string &dir) {
@@ -155,9 +191,21 @@ Napi::Value watch_exits(const Napi::CallbackInfo &info) {
                                   bpf_obj_get((dir + "/settings").c_str()), 0}};
   w->buffer = ring_buffer__new(crashes, copy_crash, &w->ring, nullptr);
   if (w->buffer == nullptr || services_fd < 0) return fail(env, "open the pins in " + dir), env.Undefined();
-  const int error = start_thread(watch, w, PRIORITY, -1);
+  const int error = start_thread(w);
   if (error) fail(env, "start the watching thread", error);
   return env.Undefined();
+}
+
+// Cgroups that systemd made for the same service before are gone, and there is no room for all that ever were.
+void forget_others(uint64_t cgroup, uint32_t service) {
+  uint64_t id, next;
+  hf_watched watched;
+  for (bool more = bpf_map_get_next_key(services_fd, nullptr, &next) == 0; more;) {
+    id = next;
+    more = bpf_map_get_next_key(services_fd, &id, &next) == 0;
+    if (id != cgroup && bpf_map_lookup_elem(services_fd, &id, &watched) == 0 && watched.service == service)
+      bpf_map_delete_elem(services_fd, &id);
+  }
 }
 
 // watchService(cgroup: bigint, service, main, announced, cleanExitCrashes): from now on, with no mark of an earlier end.
@@ -168,6 +216,7 @@ Napi::Value watch_service(const Napi::CallbackInfo &info) {
   const hf_watched watched = {.main = number(2), .service = number(1), .announced = info[3].ToBoolean(),
                               .clean_exit_crashes = info[4].ToBoolean(), .doomed_until = 0};
   if (bpf_map_update_elem(services_fd, &id, &watched, BPF_ANY) != 0) fail(info.Env(), "watch a service");
+  forget_others(id, number(1));
   return info.Env().Undefined();
 }
 

@@ -1,39 +1,8 @@
 import { createRequire } from 'node:module';
 
-/** What the heartbeat thread must know of the control page; offsets in bytes. */
-export interface HeartbeatLayout {
-  heartbeat: number;
-  epochEcho: number;
-  commandEcho: number;
-  clockEcho: number;
-  activationSeq: number;
-  epoch: number;
-  wallClockNs: number;
-  command: number;
-  commandId: number;
-  /** Command words. */
-  panic: number;
-  halt: number;
-  spin: number;
-  reboot: number;
-  poweroff: number;
-  /** Kernel module that halts every vCPU as it is loaded. */
-  haltModule: string;
-  beatMs: number;
-  /** In a guest that never was active. */
-  backupBeatMs: number;
-  /** The clock is set only if it is off by more than this, ms. */
-  clockToleranceMs: number;
-}
-
 export interface AgentAddon {
   /** Maps `bytes` of a PCI resource file, shared. Throws with the system call's text. */
   mapPage(path: string, bytes: number): ArrayBuffer;
-  /**
-   * Starts the SCHED_FIFO thread that beats, follows the epoch and carries out commands. Once per process. Commands beyond `poweroff`
-   * are passed on to `others`.
-   */
-  startHeartbeat(page: ArrayBuffer, layout: HeartbeatLayout, others: (command: number) => void): void;
   /**
    * Loads the exit watch, pinned in `pins` (or finds it there), guards interface `ifindex`, and starts the thread that copies what
    * it tells to the page. Once per process; throws with the verifier's words.

@@ -1,10 +1,10 @@
 /**
  * The control page: memory shared by the host and one guest, the only definition of its layout. Both sides import this
- * file; the guest's real-time thread (C++) is handed the offsets it needs.
+ * file; the guest's heart (C) is handed the offsets it needs.
  *
  * Two 4 KiB halves, so that each side writes to its own (and on Xen each can be granted on its own, the host's
  * read-only). Little-endian; a field is aligned to its size and written with one store. Fields that must be seen
- * together lie behind a seqlock: odd while being written. Fields written by different threads have a cache line each.
+ * together lie behind a seqlock: odd while being written. Fields written by different processes or threads have a cache line each.
  * The rest of the page, from `rings.offset`, is for the hook ring and for small per-connection state.
  */
 export const PAGE_BYTES = 1 << 20;
@@ -50,16 +50,19 @@ export const host = {
 
 /** Written by the guest, read by the host: hostile until validated. */
 export const guest = {
-  /** Real-time thread: beats, and the last epoch and command it has acted on. */
+  /** The heart, a real-time process: beats, and the last epoch and command it has acted on. */
   heartbeat: u64(0x1000),
   epochEcho: u32(0x1008),
   commandEcho: u32(0x100c),
   /** `activationSeq` for which it has set its clock. */
   clockEcho: u32(0x1010),
+  /** How many hearts have begun to beat, and below how many agents have started: what is more than one has followed a death. */
+  heartStarts: u32(0x1030),
   /** Event loop of the agent; `magic` is written last, when everything else is valid. */
   magic: u32(0x1040),
   version: u32(0x1044),
   userHeartbeat: u64(0x1048),
+  agentStarts: u32(0x1070),
   /** Seqlock over the rest. */
   reportSeq: u32(0x1080),
   application: u32(0x1084),
@@ -150,7 +153,7 @@ export const STORAGE_NAME = 'holdfast-data';
 
 export const EXIT_UNKNOWN = 0xffffffff;
 
-/** How often the real-time thread looks at the host's half and beats, ms. */
+/** How often the heart looks at the host's half and beats, ms. */
 export const BEAT_MS = 10;
 /** The same in a guest that never was active: it must know soon after it is resumed, and costs nothing until then, ms. */
 export const BACKUP_BEAT_MS = 2;

@@ -6,10 +6,13 @@ import type { ServiceWord } from './service-words.js';
  * Everything read here was written by a hostile guest: implementations validate and never throw for content.
  */
 export interface GuestReport {
-  /** Beats of the agent's real-time thread; stands still when the guest's kernel does. */
+  /** Beats of the agent's heart, a real-time process; stands still when the guest's kernel does. */
   heartbeat: bigint;
   /** Beats of the agent's ordinary event loop. */
   userHeartbeat: bigint;
+  /** How many hearts and how many agents the guest has had since its boot. */
+  heartStarts: number;
+  agentStarts: number;
   /** Kernel boot id, 16 bytes as a UUID string; undefined until the agent wrote it. */
   bootId: string | undefined;
   /**

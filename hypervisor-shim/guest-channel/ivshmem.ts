@@ -45,11 +45,13 @@ export class IvshmemChannel implements GuestChannel {
   read(): GuestReport {
     const { guest } = wire;
     if (this.#load(guest.magic) !== wire.GUEST_MAGIC || this.#load(guest.version) !== wire.PAGE_VERSION) {
-      return { heartbeat: 0n, userHeartbeat: 0n, epoch: 0, ...NOTHING };
+      return { heartbeat: 0n, userHeartbeat: 0n, heartStarts: 0, agentStarts: 0, epoch: 0, ...NOTHING };
     }
     return {
       heartbeat: Atomics.load(this.#u64, guest.heartbeat.offset / 8),
       userHeartbeat: Atomics.load(this.#u64, guest.userHeartbeat.offset / 8),
+      heartStarts: this.#load(guest.heartStarts),
+      agentStarts: this.#load(guest.agentStarts),
       epoch: this.#load(guest.epochEcho),
       ...this.#readBody(),
     };
@@ -112,7 +114,7 @@ export class IvshmemChannel implements GuestChannel {
     return list;
   }
 
-  /** For fault drills: the guest's agent carries it out within a beat of its real-time thread. */
+  /** The guest's heart carries it out within a beat, or passes it on to the agent. */
   sendCommand(name: wire.CommandName): void {
     this.#store(wire.host.command, wire.command[name]);
     Atomics.add(this.#u32, wire.host.commandId.offset / 4, 1);

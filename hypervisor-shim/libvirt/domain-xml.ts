@@ -43,6 +43,7 @@ export function domainXml(spec: GuestSpec, options: DomainXmlOptions): string {
     textElement('name', spec.name),
     textElement('memory', spec.memoryMiB, { unit: 'MiB' }),
     spec.sharedDirectory ? memoryForOthers : undefined,
+    spec.oemStrings && oemStrings(spec.oemStrings),
     vcpu(spec.vcpus, options.accel),
     element('os', {}, [
       // q35 boots a direct kernel in 1.45 s under TCG, pc in 1.6 s.
@@ -54,6 +55,7 @@ export function domainXml(spec: GuestSpec, options: DomainXmlOptions): string {
             textElement('cmdline', boot.cmdline),
           ]
         : [element('boot', { dev: 'hd' })]),
+      spec.oemStrings && element('smbios', { mode: 'sysinfo' }),
     ]),
     element('features', {}, [element('acpi'), element('apic')]),
     cpu(options.accel),
@@ -90,6 +92,11 @@ export function domainXml(spec: GuestSpec, options: DomainXmlOptions): string {
         : undefined,
     ]),
   ]);
+}
+
+function oemStrings(strings: string[]): string {
+  const entries = strings.map(text => textElement('entry', text));
+  return element('sysinfo', { type: 'smbios' }, [element('oemStrings', {}, entries)]);
 }
 
 /**

@@ -10,7 +10,7 @@ export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
  */
 const MEANINGS: [code: RegExp, status: number, exit: number][] = [
   [/^HF_CONFIG_CONFLICT$/, 409, EXIT.usage],
-  [/^HF_(CONFIG|UPLINK|STORAGE)_|^HF_IMAGE_MISSING$/, 400, EXIT.usage],
+  [/^HF_(CONFIG|UPLINK|STORAGE)_|^HF_(IMAGE_MISSING|SOURCE_DISK)$/, 400, EXIT.usage],
   [/^HF_(USAGE|SOCKET_PATH|STATE_DIR|METRICS_LISTEN|LOG_LEVEL)$/, 400, EXIT.usage],
   [/^HF_REQUEST_/, 400, EXIT.failed],
   [/_(UNKNOWN|NOT_FOUND)$/, 404, EXIT.failed],

@@ -18,7 +18,7 @@ interface Finding {
 
 /**
  * Validates the YAML text of one service. `source` is the file it came from: errors name it, and a relative
- * `source.image` is resolved against its folder.
+ * `source.image` or `source.disk` is resolved against its folder.
  *
  * Throws `HF_CONFIG_SYNTAX` if it is not YAML, `HF_CONFIG_INVALID` naming every wrong field at once.
  */
@@ -31,10 +31,15 @@ export function parseServiceConfig(text: string, source: string): ServiceConfig 
     throw invalid(findings(result.error.issues, data), document, lines, source);
   }
   const config = result.data;
-  if (config.source.kind === 'image') {
-    return { ...config, source: { kind: 'image', image: resolve(dirname(source), config.source.image) } };
+  const here = (path: string) => resolve(dirname(source), path);
+  switch (config.source.kind) {
+    case 'image':
+      return { ...config, source: { kind: 'image', image: here(config.source.image) } };
+    case 'disk':
+      return { ...config, source: { kind: 'disk', disk: here(config.source.disk) } };
+    default:
+      return config;
   }
-  return config;
 }
 
 const host = (cidr: string): string => cidr.split('/')[0]!;

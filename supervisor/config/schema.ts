@@ -102,22 +102,23 @@ const protocols = (() => {
     .transform(given => given as Record<number, 'http'>);
 })();
 
-/** Where the guests come from. The two kinds are kept apart by `kind`, so that no code can use half of each. */
+/** Where the guests come from. The kinds are kept apart by `kind`, so that no code can use half of each. */
 const source = mapping({
   image: text(/\S/, 'a path to an appliance directory or its YAML').optional(),
+  disk: text(/\S/, 'a path to a disk image that boots').optional(),
   domain: text(/^[^\s/]+$/, 'the name of a libvirt domain').optional(),
-}).transform((value, context) => {
-  if (value.image !== undefined && value.domain === undefined) {
-    return { kind: 'image' as const, image: value.image };
+}).transform(({ image, disk, domain, ...rest }, context) => {
+  const given = [image, disk, domain].filter(value => value !== undefined);
+  if (given.length === 1) {
+    if (image !== undefined) return { kind: 'image' as const, image };
+    if (disk !== undefined) return { kind: 'disk' as const, disk };
+    if (domain !== undefined) return { kind: 'domain' as const, domain };
   }
-  if (value.domain !== undefined && value.image === undefined) {
-    return { kind: 'domain' as const, domain: value.domain };
-  }
-  context.issues.push({ code: 'custom', input: value, message: 'exactly one of image and domain' });
+  context.issues.push({ code: 'custom', input: rest, message: 'exactly one of image, disk and domain' });
   return z.NEVER;
 });
 
-/** In the guest. It becomes a word of the kernel's command line. */
+/** In the guest. It becomes a word of the kernel's command line, or of the machine's SMBIOS. */
 const mountPoint = text(
   /^(\/(?!\.{1,2}(\/|$))[\w.-]+)+$/,
   'an absolute path of letters, digits and ._- such as /srv/data',

@@ -84,7 +84,7 @@ async function accelerator({ config }: Subject): Promise<Look> {
     );
   }
   const image = builtImages(config).at(0);
-  if (!image)
+  if (!image?.kernel)
     return warning(
       '/dev/kvm is there; whether it works shows at the first boot',
       'Build an image (`images/build`), then ask again.',

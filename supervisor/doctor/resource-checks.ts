@@ -1,6 +1,9 @@
 import { existsSync, statfsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { PAGE_BYTES } from '../../guest-agent/wire/control-page.js';
+import { HoldfastError } from '../../hypervisor-shim/errors.js';
+import type { ServiceConfig } from '../config/config.js';
+import { findImage } from '../service/image.js';
 import { meminfo, memoryAvailable, memoryNeed } from '../service/memory.js';
 import { SHM, SLOTS } from '../service/names.js';
 import { type Check, failure, type Look, ok, warning } from './finding.js';
@@ -87,8 +90,12 @@ async function disk({ stateDir }: Subject): Promise<Look> {
 async function image({ config }: Subject): Promise<Look> {
   const { source } = config ?? {};
   if (source?.kind === 'domain') {
-    return failure(`source.domain is ${source.domain}: not yet supported`, 'Give source.image instead.');
+    return failure(
+      `source.domain is ${source.domain}: not yet supported`,
+      'Give source.image or source.disk instead.',
+    );
   }
+  if (source?.kind === 'disk') return bootDisk(source);
   if (source && !existsSync(source.image)) {
     return failure(
       `source.image: there is no ${source.image}`,
@@ -96,15 +103,26 @@ async function image({ config }: Subject): Promise<Look> {
     );
   }
   const built = builtImages(config);
-  if (built[0]) return ports(built[0].ports, config?.ports) ?? ok(`built: ${built[0].directory}`);
+  if (built[0]) return ports(built[0].ports, config?.ports) ?? ok(`built: ${built[0].place}`);
   return warning(
     `none is built in ${imageCache()}`,
     'The first `up` builds it, which takes minutes and fetches Debian packages; `images/build` does it ahead.',
   );
 }
 
+async function bootDisk(source: ServiceConfig['source']): Promise<Look> {
+  try {
+    return ok(
+      `${(await findImage(source)).place} has a boot record; whether the agent is in it shows at the first boot`,
+    );
+  } catch (error) {
+    if (error instanceof HoldfastError) return failure(error.message, error.remedy);
+    throw error;
+  }
+}
+
 /** The agent calls a service ready when what the image declares is listened on: other ports may stay silent. */
-function ports(declared: number[], wanted: number[] = []): Look | undefined {
+function ports(declared: number[] = [], wanted: number[] = []): Look | undefined {
   const foreign = wanted.filter(port => !declared.includes(port));
   if (foreign.length === 0) return undefined;
   return warning(

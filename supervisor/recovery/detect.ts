@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeStatus } from '../../hypervisor-shim/guest-channel/crash-list.js';
+import type { GuestReport } from '../../hypervisor-shim/guest-channel/guest-channel.js';
 import { now } from '../clock.js';
 import type { GuestVm } from '../service/guest.js';
 import type { Fault, Protection } from '../service/protection.js';
 import { Acknowledgements } from './acknowledgements.js';
+import { AgentWatch, beatOf } from './agent-watch.js';
 import { judgeDeafness, judgeSilence, judgeStillness, type Limits, limitsFor, patient } from './evidence.js';
 import type { InPlace } from './in-place.js';
 import { Link } from './link.js';
@@ -18,6 +20,7 @@ interface Watch {
   guest: GuestVm;
   link: Link;
   acknowledgements: Acknowledgements;
+  /** See `beatOf`. */
   beat: bigint;
   since: number;
   /** Time in which we ourselves were not run, ms, since the last beat. */
@@ -37,6 +40,7 @@ export class Pulse {
   #watch: Watch | undefined;
   #lastTick = 0;
   #asking = false;
+  readonly #agent: AgentWatch;
   readonly #usual: Limits;
   readonly #patient: Limits;
 
@@ -47,6 +51,7 @@ export class Pulse {
     /** Which of the guests that serve it watches. */
     private readonly role: 'primary' | 'leaving' = 'primary',
   ) {
+    this.#agent = new AgentWatch(p);
     this.#usual = limitsFor(p.config.detect, accel);
     this.#patient = patient(this.#usual);
   }
@@ -80,14 +85,17 @@ export class Pulse {
       this.#forget();
       return;
     }
-    const { heartbeat } = guest.report();
-    this.#listen(guest, at);
+    const report = guest.report();
+    const { heartbeat } = report;
+    const beat = beatOf(report);
+    this.#agent.look(guest.name, report, at);
+    this.#listen(guest, report, at);
     if (p.fault || p[this.role] !== guest) return;
     if (this.#watch?.guest !== guest) this.#forget();
-    this.#watch ??= watchOf(p, guest, heartbeat, at);
+    this.#watch ??= watchOf(p, guest, beat, at);
     const watch = this.#watch;
-    const beats = watch.beat !== heartbeat;
-    if (beats) Object.assign(watch, standing(heartbeat, at));
+    const beats = watch.beat !== beat;
+    if (beats) Object.assign(watch, standing(beat, at));
     const silence = watch.link.look(at, lateMs, heartbeat, !beats);
     const deafness = watch.acknowledgements.look(at, heartbeat);
     const cut = judgeSilence(silence, this.#limits) ?? judgeDeafness(deafness, this.#limits);
@@ -103,9 +111,8 @@ export class Pulse {
   }
 
   /** Follows what the agent says of the application. */
-  #listen(guest: GuestVm, at: number): void {
+  #listen(guest: GuestVm, { application, pid, exitStatus }: GuestReport, at: number): void {
     const { p } = this;
-    const { application, pid, exitStatus } = guest.report();
     // A service that is started again is let in to by who replays its connections.
     p.path.setListening(guest.slot, application === 'listening' && !p.restarting);
     if (application === 'stopping') {
@@ -153,7 +160,7 @@ export class Pulse {
         await sleep(BEAT_MS);
       }
       if (!runs || p[this.role] !== watch.guest || this.#watch !== watch) return;
-      if (cause === 'guest-hang' && watch.guest.report().heartbeat !== watch.beat) return;
+      if (cause === 'guest-hang' && beatOf(watch.guest.report()) !== watch.beat) return;
       p.guestFailed(watch.guest, cause, `${watch.guest.name}: ${why}`, now());
     } finally {
       this.#asking = false;

@@ -18,8 +18,8 @@ export class HeldHere {
     private readonly guest: GuestVm,
     service: number | undefined,
   ) {
-    const known = service === undefined ? undefined : p.maker.image.services[service];
-    this.#ports = known && new Set(known.ports);
+    const ports = service === undefined ? undefined : p.maker.image.services[service]?.ports;
+    this.#ports = ports && new Set(ports);
   }
 
   /** Call it when the service listens again and no new connection has been let in yet: all that are there are older. */

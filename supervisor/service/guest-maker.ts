@@ -6,10 +6,10 @@ import { PAGE_BYTES } from '../../guest-agent/wire/control-page.js';
 import { makeDirectories } from '../../hypervisor-shim/directories.js';
 import { HoldfastError } from '../../hypervisor-shim/errors.js';
 import { IvshmemChannel } from '../../hypervisor-shim/guest-channel/ivshmem.js';
-import type { Hypervisor } from '../../hypervisor-shim/hypervisor.js';
+import type { GuestSpec, Hypervisor } from '../../hypervisor-shim/hypervisor.js';
 import { native } from '../../hypervisor-shim/native/native.js';
 import type { ServiceConfig } from '../config/config.js';
-import { GuestVm } from './guest.js';
+import { GuestVm, OWN_BOOT_MS } from './guest.js';
 import type { Image } from './image.js';
 import { type ServiceNames, SHM, SLOTS } from './names.js';
 import { managementAddress, type ServiceNetwork, type SlotNetwork, slotHost } from './network.js';
@@ -46,7 +46,7 @@ export class GuestMaker {
         name,
         memoryMiB,
         vcpus,
-        boot: { kernel: this.image.kernel, initrd: this.image.initrd, cmdline: this.#cmdline(name, nics) },
+        ...this.#boot(this.#words(name, nics)),
         disks: [{ path: disk, format: 'qcow2' }],
         nics: [
           { tap: nics.tap, mac: nics.mac },
@@ -57,7 +57,8 @@ export class GuestMaker {
         controlPage: { shm: this.names.page(name), bytes: PAGE_BYTES },
         serialLog,
       });
-      return new GuestVm(name, slot, nics.ifindex, machine, channel, serialLog, disk);
+      const bootMs = this.image.boot ? undefined : OWN_BOOT_MS;
+      return new GuestVm(name, slot, nics.ifindex, machine, channel, serialLog, disk, bootMs);
     } catch (error) {
       await this.#removeTraces(name, slot);
       throw error;
@@ -116,7 +117,8 @@ export class GuestMaker {
 
   async #overlay(name: string): Promise<string> {
     const path = this.#path(name, 'qcow2');
-    const base = ['-f', 'qcow2', '-F', 'qcow2', '-b', this.image.root];
+    const { path: root, format } = this.image.root;
+    const base = ['-f', 'qcow2', '-F', format, '-b', root];
     try {
       await promisify(execFile)('qemu-img', ['create', '-q', ...base, path]);
     } catch (cause) {
@@ -131,7 +133,14 @@ export class GuestMaker {
     return path;
   }
 
-  #cmdline(name: string, nics: SlotNetwork): string {
+  /** Words reach an appliance on its command line, and a disk with a boot loader of its own past that. */
+  #boot(words: string[]): Pick<GuestSpec, 'boot' | 'oemStrings'> {
+    const { boot } = this.image;
+    if (boot === undefined) return { oemStrings: words };
+    return { boot: { ...boot, cmdline: [boot.cmdline, ...words].join(' ') } };
+  }
+
+  #words(name: string, nics: SlotNetwork): string[] {
     const { address, gateway, address6, gateway6, storage, ports, detect } = this.config;
     const words = [`service=${address}`, `mgmt=${nics.managementAddress}`, `name=${name}`, `ports=${ports}`];
     if (gateway !== undefined) words.push(`gateway=${gateway}`);
@@ -139,7 +148,7 @@ export class GuestMaker {
     if (gateway6 !== undefined) words.push(`gateway6=${gateway6}`);
     if (storage.mode !== 'none') words.push(`storage=${storage.mode}:${storage.mount}`);
     if (detect.acceptQueueMs !== undefined) words.push('accept-queues');
-    return [this.image.cmdline, ...words.map(word => `holdfast.${word}`)].join(' ');
+    return words.map(word => `holdfast.${word}`);
   }
 }
 

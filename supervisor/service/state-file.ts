@@ -14,7 +14,7 @@ export interface SavedService {
   /** The configuration as it was given, and the file it came from. */
   config: string;
   source: string;
-  /** Directory of the image that its guests are made of: to find it again may take a build. */
+  /** Place of the image that its guests are made of: to find it again may take a build. */
   image?: string;
   /** Highest epoch given so far; flows and slots may carry one that is higher by one. */
   epoch: number;

@@ -77,6 +77,8 @@ export interface StageOptions {
   load?: Partial<Load>;
   /** An appliance's YAML in place of the example. */
   appliance?: string;
+  /** What the guests serve, if `config` says that they are made of something else. */
+  image?: Image;
   /** Merged over the service's configuration, top-level fields. */
   config?: Record<string, unknown>;
   /** Also capture at the tap of the first primary, from before the first connection on. */
@@ -94,7 +96,7 @@ export async function undisturbed(
   act: (stage: Stage) => Promise<void>,
 ): Promise<void> {
   const { tag } = options;
-  const image = await findImage(text => t.log(text.trim()), options.appliance);
+  const image = options.image ?? (await findImage(text => t.log(text.trim()), options.appliance));
   const lab = await Lab.create(tag);
   const before = await leftovers(tag);
   const supervisor = new Supervisor(lab);

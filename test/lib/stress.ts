@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import type { DrillFault } from '../../supervisor/api/types.js';
-import { SHELL_APPLIANCE, shell } from './guest-shell.js';
+import { type AgentPart, ask, killAgentPart, SHELL_APPLIANCE, shell } from './guest-shell.js';
 import { CLIENT_ADDRESS } from './lab.js';
 import { repositoryRoot, sleep, waitFor } from './run.js';
 import { allAtWork, type Load, type Stage, undisturbed } from './stage.js';
@@ -11,12 +11,13 @@ import { allAtWork, type Load, type Stage, undisturbed } from './stage.js';
  * Four processes that spin, one that fills the memory up to a little, and one that writes a disk through and reads it: each at the
  * same priority as the service, for as long as the guest lives.
  */
-const STRESS = `
-for i in 1 2 3 4; do (while :; do :; done) >/dev/null 2>&1 & done
+const SPIN = 'for i in 1 2 3 4; do (while :; do :; done) >/dev/null 2>&1 & done';
+const FILL = `
 (while :; do busybox dd if=/dev/zero of=/root/stress bs=1M count=128 conv=fsync; busybox cat /root/stress >/dev/null; done) >/dev/null 2>&1 &
 free=$(busybox awk '/MemAvailable/ { print int($2 / 1024) - 40 }' /proc/meminfo)
 (while :; do busybox dd if=/dev/urandom of=/tmp/stress bs=1M count=$free conv=notrunc; done) >/dev/null 2>&1 &
 echo stressed`;
+const STRESS = `${SPIN}\n${FILL}`;
 
 /** Idle and all time of the guest's CPU since its boot, in ticks: /proc/stat, proc(5). */
 const CPU_TIMES = `busybox awk '/^cpu / { print $5 + $6, $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat`;
@@ -63,7 +64,8 @@ export interface StressReport {
 
 /**
  * Stresses CPU, memory and disk of the primary for `seconds`, in which nothing may be taken for a fault; then each of `faults` is
- * injected while the guest that it meets is under the same stress, and must be detected; and each of `cuts`, without it.
+ * injected while the guest that it meets is under the same stress, and must be detected; and each of `cuts`, without it. `parts` of the
+ * agent are killed as the stress begins, which is no fault either.
  */
 export async function stressed(
   t: ExecutionContext,
@@ -71,6 +73,7 @@ export async function stressed(
   seconds: number,
   faults: readonly DrillFault[],
   cuts: readonly (keyof typeof CUTS)[],
+  parts: readonly AgentPart[] = [],
 ): Promise<StressReport> {
   const report: StressReport = { seconds, accel: '', falseAlarms: 0, faults: [] };
   await undisturbed(
@@ -78,20 +81,22 @@ export async function stressed(
     {
       tag,
       appliance: SHELL_APPLIANCE,
-      load: loadFor(seconds + 30 + RECOVERY_S * (faults.length + cuts.length)),
+      load: loadFor(seconds + 30 * (1 + parts.length) + RECOVERY_S * (faults.length + cuts.length)),
     },
     async stage => {
       const { supervisor, traffic, lab } = stage;
       report.accel = (await supervisor.status(tag)).accel;
-      t.regex(await shell(lab, STRESS), /stressed/);
-      const before = await shell(lab, CPU_TIMES);
+      await shell(lab, SPIN);
+      for (const part of parts) t.log(await killAgentPart(lab, supervisor, part));
+      t.regex(await shell(lab, FILL), /stressed/);
+      const before = await ask(lab, CPU_TIMES);
       for (let left = seconds; left > 0; left -= 5) {
         await sleep(Math.min(left, 5) * 1000);
         const { recoveries, phase, reason } = await supervisor.status(tag);
         report.falseAlarms = recoveries;
         t.deepEqual([recoveries, phase], [0, 'protected'], reason);
       }
-      const idleness = idle(await shell(lab, CPU_TIMES), before);
+      const idleness = idle(await ask(lab, CPU_TIMES), before);
       t.true(idleness < 0.2, `the guest is under stress: idle for ${idleness} of the time`);
       for (const [n, fault] of faults.entries()) {
         if (n > 0) t.regex(await shell(lab, STRESS), /stressed/);

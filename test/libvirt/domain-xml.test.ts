@@ -49,6 +49,16 @@ test('a guest without direct boot boots its disk', t => {
   t.notRegex(xml, /<kernel>/);
 });
 
+test('words for a guest with a boot loader of its own are OEM strings, and stay data', t => {
+  const xml = domainXml({ ...spec, oemStrings: ['holdfast.name=web-a', '</entry><x>'] }, { accel: 'tcg' });
+  t.regex(xml, /<smbios mode="sysinfo"\/>/);
+  t.regex(
+    xml,
+    /<sysinfo type="smbios">\s*<oemStrings>\s*<entry>holdfast\.name=web-a<\/entry>\s*<entry>&#60;\/entry/,
+  );
+  t.notRegex(domainXml(spec, { accel: 'tcg' }), /smbios/);
+});
+
 test('NICs have the lowest slots, in their order', t => {
   const xml = domainXml(spec, { accel: 'tcg' });
   t.regex(xml, /tap-a[\s\S]*slot="3"[\s\S]*tap-m[\s\S]*slot="4"/);

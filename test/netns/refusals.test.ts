@@ -59,6 +59,7 @@ test.serial('what a running daemon refuses before a guest is made; it goes on', 
         'HF_IMAGE_BUILD',
         /bad\.yaml[\s\S]*packages/,
       ],
+      [{ source: { disk: '/nowhere' } }, 'HF_SOURCE_DISK', /source\.disk: there is no \/nowhere/],
       [{ source: { domain: 'old' } }, 'HF_SOURCE_UNSUPPORTED', /source\.domain is old/],
       [
         { hypervisor: { uri: 'qemu+foo:///system' } },
@@ -81,7 +82,7 @@ test.serial('what a running daemon refuses before a guest is made; it goes on', 
       [{ log: { sizeMiB: 65_536 }, guest: { memoryMiB: 600_000 } }, 'HF_MEMORY', /log\.sizeMiB 65536/],
     ];
     for (const [changes, code, message] of cases) {
-      const status = /^HF_(IMAGE_MISSING$|UPLINK_)/.test(code) ? 2 : 1;
+      const status = /^HF_(IMAGE_MISSING$|SOURCE_DISK$|UPLINK_)/.test(code) ? 2 : 1;
       await desk.refused(['protect', config(changes)], status, code, message);
       t.deepEqual(await desk.status(), [], code);
       t.false(existsSync(join(desk.stateDir, 'services/refuseb.json')), code);

@@ -4,7 +4,7 @@ import test, { type ExecutionContext } from 'ava';
 import type { DrillFault, RecoveryReport } from '../../supervisor/api/types.js';
 import { byClient, earlyFarewell, notPassed } from '../lib/farewells.js';
 import { longestSilence } from '../lib/gaps.js';
-import { shell } from '../lib/guest-shell.js';
+import { killAgentPart, shell } from '../lib/guest-shell.js';
 import { BRIDGE, SERVICE_ADDRESS } from '../lib/lab.js';
 import { repositoryRoot, waitFor } from '../lib/run.js';
 import { SERVICE_PORTS } from '../lib/scenario.js';
@@ -109,6 +109,10 @@ test('one process of many is killed or crashes: its connections alone are replay
     const { tag, lab, supervisor, traffic } = stage;
     const { bootId } = guestOf(await supervisor.status(tag), 'primary');
     const all = traffic.clients.length;
+    for (const part of ['agent', 'heart'] as const) t.log(await killAgentPart(lab, supervisor, part));
+    t.is(await recoveries(stage), 0, 'the death of the agent is no outage');
+
+    // What follows is told by an agent that came later, through an exit watch that it found.
     allAtWork(t, stage, 'before a worker is killed');
     const report = await supervisor.drill(tag, 'app-worker');
     t.is(report.cause, 'application-exit');

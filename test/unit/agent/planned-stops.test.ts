@@ -16,7 +16,7 @@ function bed() {
     spec: { name, command: name, ports: own },
     pid: 1,
     isStopped: false,
-    start() {
+    async start() {
       done.push(`start ${name}`);
       this.pid = state.ends ? 0 : 2;
       if (!state.ends) for (const port of own) ports.add(port);
@@ -97,7 +97,7 @@ test('what was stopped before is told by the next agent', t => {
   const buffer = new ArrayBuffer(wire.PAGE_BYTES);
   const channel = new IvshmemChannel(buffer);
   const stopped = { spec: { name: 'web', command: '', ports: [] }, pid: 0, isStopped: true };
-  const service = { ...stopped, start: () => {}, stop: async () => {}, isBack: () => {} };
+  const service = { ...stopped, start: async () => {}, stop: async () => {}, isBack: () => {} };
   new PlannedStops(
     new ControlPage(buffer),
     [service],

@@ -55,7 +55,11 @@ test('a probe asks the first port unless another is given, and only one of them'
   for (const [yaml, message] of refused) t.regex((await errorOf(() => probe(yaml))).message, message);
 });
 
-test('a relative image starts at the folder of the file; a domain is the other kind of source', t => {
+test('a relative image or disk starts at the folder of the file; a domain is the third kind of source', t => {
+  t.deepEqual(parse(MINIMAL.replace('image: /images/web', 'disk: web.qcow2')).source, {
+    kind: 'disk',
+    disk: '/etc/holdfast/web.qcow2',
+  });
   t.like(parse(MINIMAL.replace('/images/web', 'images/web')), {
     source: { image: '/etc/holdfast/images/web' },
   });
@@ -127,7 +131,7 @@ const mistakes: [name: string, from: string, to: string, complaint: RegExp][] = 
     'two sources',
     '{ image: /images/web }',
     '{ image: /i, domain: d }',
-    /source is .*expected exactly one of image and domain$/,
+    /source is .*expected exactly one of image, disk and domain$/,
   ],
   ['no source', '{ image: /images/web }', '{}', /source is \{\}, expected exactly one/],
   [
@@ -343,10 +347,13 @@ for (const field of FIELDS) {
       ['a mapping', { nobody: 'knows' }],
     ] as const) {
       // A name of the right form is as good as any.
-      if (what === 'a date' && ['name', 'source.image', 'source.domain', 'uplink.bridge'].includes(field))
+      if (
+        what === 'a date' &&
+        ['name', 'source.image', 'source.disk', 'source.domain', 'uplink.bridge'].includes(field)
+      )
         continue;
       document.setIn(field.split('.'), document.createNode(wrong));
-      if (field === 'source.domain') document.deleteIn(['source', 'image']);
+      if (field === 'source.domain' || field === 'source.disk') document.deleteIn(['source', 'image']);
       const error = await errorOf(() => parse(String(document)));
       t.is(error.code, 'HF_CONFIG_INVALID', what);
       const named = new RegExp(
