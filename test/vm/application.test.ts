@@ -172,15 +172,17 @@ async function get({ lab }: Stage, path: string): Promise<number> {
 }
 
 const REFUSED = 7;
-const CUT_SHORT = 18;
+/** By a FIN, or by a reset where the server had not read all. */
+const CUT_SHORT = [18, 56];
 
 /** nginx, on purpose, with a download under way: closed as it closes it, then refused, then served again. */
 async function stopAndStart(t: ExecutionContext, stage: Stage): Promise<void> {
   const { lab, supervisor, tag } = stage;
   await lab.exec(lab.host, ['ip', 'addr', 'add', HOST_ADDRESS, 'dev', BRIDGE]);
   const url = `http://${SERVICE_ADDRESS}/files/00.bin`;
-  const download = lab.exec(lab.host, ['curl', '-s', '--limit-rate', '500k', '-o', '/dev/null', url], {
+  const download = lab.exec(lab.host, ['curl', '-s', '--limit-rate', '1M', '-o', '/dev/null', url], {
     allowFailure: true,
+    timeoutMs: 180_000,
   });
   await waitFor('the download', 30_000, async () =>
     (await supervisor.connections(tag)).some(c => c.client.startsWith('10.77.0.1:') && c.outputAcked > 1e5)
@@ -189,7 +191,7 @@ async function stopAndStart(t: ExecutionContext, stage: Stage): Promise<void> {
   );
   const stopped = await shell(lab, 'holdfast-guest stop nginx; echo status $?');
   t.regex(stopped, /^nginx is stopped; .*\nstatus 0$/m);
-  t.is((await download).code, CUT_SHORT, 'the client of a transfer hears of its end');
+  t.true(CUT_SHORT.includes((await download).code!), 'the client of a transfer hears of its end');
   t.deepEqual((await supervisor.status(tag)).stoppedServices, ['nginx']);
   t.is(await get(stage, '/small/1k'), REFUSED);
   t.regex(await shell(lab, 'holdfast-guest start nginx; echo status $?'), /^nginx is started\nstatus 0$/m);
