@@ -37,10 +37,13 @@ export class Leg {
     private readonly supervisor: Supervisor,
     private readonly resets: ResetWatch,
     private readonly population: Population,
+    /** What was there before: others work on the same machine. */
+    private readonly before: readonly string[],
   ) {}
 
   static async start(tag: string, crowd = CROWD): Promise<Leg> {
     const image = await findImage();
+    const before = await leftovers(tag);
     const lab = await Lab.create(tag);
     try {
       const supervisor = new Supervisor(lab);
@@ -56,6 +59,7 @@ export class Leg {
         supervisor,
         resets,
         new Population(traffic, body, [...image.files.keys()], crowd),
+        before,
       );
     } catch (error) {
       await lab.dispose();
@@ -98,7 +102,7 @@ export class Leg {
     } finally {
       await this.supervisor.command(['down'], true).catch(() => {});
       await this.lab.dispose();
-      strays.push(...(await leftovers(this.tag)));
+      strays.push(...(await leftovers(this.tag)).filter(line => !this.before.includes(line)));
     }
   }
 
