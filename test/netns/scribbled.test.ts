@@ -29,7 +29,7 @@ const BYTES = 6 << 20;
 /** Slow enough to be there to the end. */
 const RATE = 400_000;
 /** How often a connection may be named within a minute and still be kept, and how often for its end; while it is held it does not count. */
-const [TWICE, OFTEN] = [2, 100];
+const [TWICE, OFTEN] = [2, 10_000];
 
 test.after.always(() => {
   for (const file of FILES) rmSync(file, { force: true });
