@@ -13,9 +13,9 @@ const AGENT = '/opt/holdfast/guest-agent/agent.js';
 const PINS = '/sys/fs/bpf/holdfast';
 const NIC = '$(basename $(dirname $(ls -d /sys/class/net/*/device | head -1)))';
 
-/** In the place of the agent a process that does nothing; no program of the exit watch is attached anywhere. Process 1 starts what was killed. */
+/** In the place of the agent a process that does nothing, and no heart; no program of the exit watch is attached anywhere. Process 1 starts what was killed. */
 const OFF = `mv ${AGENT} ${AGENT}.real && echo 'setInterval(() => {}, 1e9);' >${AGENT}
-kill -KILL $(busybox pidof node); busybox usleep 500000
+kill -KILL $(busybox pidof node holdfast-heart) $(busybox pidof heart-beating); busybox usleep 500000
 rm -rf ${PINS}; tc qdisc del dev ${NIC} clsact; echo off`;
 const ON = `mv ${AGENT}.real ${AGENT}; kill -KILL $(busybox pidof node); echo on`;
 /** What is there: pins of links, and filters. */
