@@ -73,7 +73,7 @@ async function commands(t: ExecutionContext, stage: Stage): Promise<void> {
   t.regex(await inGuest(stage, `backup address ${FURTHER}`), /HF_BACKUP_SUSPENDED: .*\nstatus 1$/);
   t.regex(await inGuest(stage, 'backup migrate'), /it has no grant for that\nstatus 1$/);
   t.regex(await inGuest(stage, 'backup boot'), /it has no grant for that\nstatus 1$/);
-  t.regex(await inGuest(stage, 'backup sell'), /^usage: .*\nstatus 2$/);
+  t.regex(await inGuest(stage, 'backup sell'), /^usage: [^]*\nstatus 2$/);
 
   t.regex(await inGuest(stage, 'backup wake'), new RegExp(`^${backup.name} is awake, at .*\nstatus 0$`));
   t.true(Math.abs((await clockOf(lab, backup.managementAddress)) - Date.now() / 1000) < SLACK_S, 'its clock');
@@ -104,7 +104,7 @@ test('an operator and a granted guest command the backup; its clock is right whe
     await killDaemon(supervisor);
     await supervisor.command(['up']);
     await supervisor.protectedAgain(TAG);
-    t.is((await json<Grant[]>(stage, 'grant', 'list', TAG))[0]!.operations.length, 5, 'grants are adopted');
+    t.is((await json<Grant[]>(stage, 'grant', 'list', TAG))[0]!.operations.length, 4, 'grants are adopted');
     const before = (await refusals(stage)).length;
     const forger = FORGER.replaceAll("'", `'\\''`);
     await shell(
