@@ -52,7 +52,10 @@ const standing = ({ phase, epoch, recoveries, lastFault, connections, guests }: 
   guests: guests.map(({ name, role, state, bootId, pid }) => ({ name, role, state, bootId, pid })),
 });
 
-test('two services under load: a panic in one, QEMU killed in the other, the end of one', async t => {
+/** In `make verify`: others of this suite show most of it. */
+const long = process.env.HOLDFAST_LONG ? test.serial : test.serial.skip;
+
+long('two services under load: a panic in one, QEMU killed in the other, the end of one', async t => {
   await undisturbed(t, { tag: ONE, load }, async stage => {
     const { supervisor, traffic } = stage;
     await protectOther(stage);
