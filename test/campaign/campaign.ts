@@ -1,7 +1,7 @@
 /**
  * Random faults at random moments under mixed load on real guests, with the same load beside it on guests that see no fault.
  *
- *   N=200 SEED=1 node build/test/campaign/campaign.js
+ *   N=200 SEED=1 [LEG=10] node build/test/campaign/campaign.js
  *
  * Resumable: what is done lies in test/reports/campaign-SEED.json, and a later run with the same seed goes on from there. The
  * last line is one JSON object. Exit status 0 only if nothing was lost, corrupt, or left behind.
@@ -13,10 +13,10 @@ import { Leg } from './leg.js';
 import { faultAt } from './plan.js';
 import { type CampaignFile, loadCampaign, lossesOf, saveCampaign, summarizeCampaign } from './report.js';
 
-/** Faults in one laboratory before all its clients are heard and the next is built: what an interruption costs at most. */
-const FAULTS_PER_LEG = 10;
 const CONTROL_CROWD = 6;
 
+/** Faults in one laboratory before all its clients are heard and the next is built: what an interruption costs at most. */
+const perLeg = whole('LEG', 10);
 const count = whole('N', 200);
 const seed = whole('SEED', Date.now() % 1_000_000);
 const root = repositoryRoot();
@@ -25,7 +25,7 @@ const path = join(root, `test/reports/campaign-${seed}.json`);
 const file = loadCampaign(path, seed, commit);
 process.stderr.write(`seed ${seed}: ${file.faults.length} of ${count} faults are done; kept in ${path}\n`);
 
-while (file.faults.length < count) await runLeg(file, Math.min(FAULTS_PER_LEG, count - file.faults.length));
+while (file.faults.length < count) await runLeg(file, Math.min(perLeg, count - file.faults.length));
 
 const summary = summarizeCampaign(file);
 process.stdout.write(`${JSON.stringify(summary)}\n`);
