@@ -30,8 +30,9 @@ export async function switchOver(p: Protection, plan: MigrationPlan, to: GuestVm
   // Before anything changes: a successor must know what it finds.
   p.save();
   const why = await ready(to, epoch);
-  if (why !== undefined || p.fault || p.primary !== from || p.backup !== to) {
-    end(p, plan, 'failed', why ?? 'a fault came first');
+  const isWanted = p.migration === plan; // it may have been aborted meanwhile
+  if (!isWanted || why !== undefined || p.fault || p.primary !== from || p.backup !== to) {
+    if (isWanted) end(p, plan, 'failed', why ?? 'a fault came first');
     // The upkeep suspends it, unless it is about to take over.
     if (p.backup === to && !p.fault && to.failure === undefined) to.state = 'ready';
     return;
@@ -77,7 +78,9 @@ export async function drain(p: Protection, plan: MigrationPlan, leaving: GuestVm
       plan.lost += (await verdicts).filter(({ outcome }) => outcome === 'lost').length;
     });
   } else if (gone.left > 0) await p.nap(ROUND_MS);
-  if (gone.left === 0 && !p.fault && owned(p, leaving) === 0) settle(p, plan, leaving);
+  // It may have failed meanwhile, or be the one that all go back to.
+  const isLeft = p.leaving === leaving && gone.left === 0 && owned(p, leaving) === 0;
+  if (isLeft && !p.fault) settle(p, plan, leaving);
 }
 
 function look(p: Protection, plan: MigrationPlan, leaving: GuestVm): Gone {
@@ -138,13 +141,14 @@ export function fallBack(p: Protection, leaving: GuestVm): void {
   if (p.migration) end(p, p.migration, 'failed', p.fault?.detail);
 }
 
-/** It was wanted, but what it was to begin with is not there any more. */
-export function end(
-  p: Protection,
-  plan: MigrationPlan,
-  outcome: MigrationReport['outcome'],
-  why?: string,
-): void {
+/** The guest that was being left is gone, or the backup before it could begin. */
+export function endWithoutOther(p: Protection, plan: MigrationPlan): void {
+  if (p.primary?.name === plan.to) end(p, plan, 'done', `${plan.from} was lost before all had left it`);
+  else end(p, plan, 'failed', 'there is no backup any more');
+}
+
+/** Whatever its end is. */
+function end(p: Protection, plan: MigrationPlan, outcome: MigrationReport['outcome'], why?: string): void {
   const report: MigrationReport = { ...plan, outcome, why, endedAt: now() };
   p.migration = undefined;
   p.migrated = report;

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { RecoveryReport } from '../api/types.js';
-import { drain, end, fallBack, switchOver } from '../migration/migration.js';
+import { drain, endWithoutOther, fallBack, switchOver } from '../migration/migration.js';
 import type { GuestVm } from '../service/guest.js';
 import { handOver, isHandedOver } from '../service/hand-over.js';
 import { dumpMemory, keepConsole } from '../service/keepsakes.js';
@@ -65,7 +65,7 @@ export class Upkeep extends EventEmitter<{ report: [RecoveryReport]; failed: [un
     if (migration) {
       if (leaving && !p.crashed) return () => drain(p, migration, leaving);
       if (!leaving && backup?.state === 'suspended') return () => switchOver(p, migration, backup);
-      if (!leaving && backup === undefined) end(p, migration, 'failed', 'there is no backup any more');
+      if (!leaving && backup === undefined) endWithoutOther(p, migration);
     }
     if (leaving) return undefined;
     if (!backup) return () => this.#bootBackup();
